@@ -1,0 +1,109 @@
+/** Who takes part: the peers as proxies, tlspool as a proxy, and the two web applications. */
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { haproxy } from './peers/haproxy.mjs';
+import { hitch } from './peers/hitch.mjs';
+import { nginx } from './peers/nginx.mjs';
+import { stunnel } from './peers/stunnel.mjs';
+import { accepting, freePort, nextJsonLine, start, tree } from './processes.mjs';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const daemon = path.join(here, '..', 'daemon', 'bin', 'tlspoold.js');
+const readyMs = 15_000;
+
+/** The peers by name; adding one is adding a file. */
+export const peers = [nginx, haproxy, hitch, stunnel];
+
+/**
+ * @typedef {object} Stage  what every contender gets
+ * @property {string} folder
+ * @property {{chain: string, key: string, both: string, identity: string}} certificate
+ * @property {number} backendPort
+ * @property {import('./rows.mjs').Load} row
+ *
+ * @typedef {object} Contender  one that runs
+ * @property {string} name
+ * @property {number} port
+ * @property {Record<string, number[]>} watch  process ids by group; CPU time is reported per group
+ * @property {() => Promise<void>} stop
+ */
+
+/**
+ * @param {typeof nginx} peer
+ * @param {Stage} stage
+ * @returns {Promise<Contender>}
+ */
+async function startPeer(peer, stage) {
+  const port = await freePort();
+  const folder = path.join(stage.folder, peer.name);
+  mkdirSync(folder, { recursive: true });
+  const started = start({ name: peer.name, argv: peer.configure({ ...stage, folder, port }), cwd: folder });
+  await accepting(started, port);
+  return { name: peer.name, port, watch: { server: tree(started.child.pid) }, stop: started.stop };
+}
+
+/** tlspoold with one worker and the benchmark's certificate. */
+async function startPool(stage) {
+  const folder = path.join(stage.folder, 'tlspool');
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const socket = path.join(folder, 'pool.sock');
+  const config = path.join(folder, 'tlspool.yaml');
+  // JSON is YAML. The limits leave room for the idle row: 2,000 sessions of one client.
+  writeFileSync(config, JSON.stringify({
+    socket: { path: socket },
+    state: path.join(folder, 'state'),
+    workers: 1,
+    log: { level: 'warn' },
+    limits: { sessions: 8000, sessionsPerClient: 8000 },
+    identities: [{ localid: 'bench', directory: stage.certificate.identity, policy: 'intermediate', default: true }],
+  }));
+  const started = start({ name: 'tlspoold', argv: [process.execPath, daemon, '--config', config] });
+  started.child.stdout.resume();
+  const until = Date.now() + readyMs;
+  while (!existsSync(socket)) {
+    if (started.child.exitCode !== null || Date.now() > until) throw new Error(`tlspoold does not listen:\n${started.log().trim()}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return { started, socket };
+}
+
+/** A Node program of bench/apps that prints its port. */
+async function startApp(name, argv, env) {
+  const started = start({ name, argv: [process.execPath, path.join(here, 'apps', argv[0]), ...argv.slice(1)], env });
+  const { port } = await nextJsonLine(started);
+  return { started, port };
+}
+
+/** A program of bench/apps that gets its connections from a pool of its own. */
+async function startBehindPool(stage, name, argv, group) {
+  const pool = await startPool(stage);
+  const app = await startApp(name, argv, { TLSPOOL_SOCKET: pool.socket });
+  return {
+    name: 'tlspool',
+    port: app.port,
+    watch: { pool: tree(pool.started.child.pid), [group]: tree(app.started.child.pid) },
+    stop: async () => {
+      await app.started.stop();
+      await pool.started.stop();
+    },
+  };
+}
+
+/** @type {Record<'proxy' | 'app', {name: string, start: (stage: Stage) => Promise<Contender>}[]>} */
+export const contenders = {
+  proxy: [
+    { name: 'tlspool', start: (stage) => startBehindPool(stage, 'listener', ['proxy.mjs', String(stage.backendPort)], 'owner') },
+    ...peers.map((peer) => ({ name: peer.name, start: (stage) => startPeer(peer, stage) })),
+  ],
+  app: [
+    { name: 'tlspool', start: (stage) => startBehindPool(stage, 'application behind the pool', ['pool.mjs'], 'app') },
+    {
+      name: 'node:https',
+      start: async (stage) => {
+        const app = await startApp('node:https', ['https.mjs', stage.certificate.chain, stage.certificate.key], {});
+        return { name: 'node:https', port: app.port, watch: { app: tree(app.started.child.pid) }, stop: app.started.stop };
+      },
+    },
+  ],
+};

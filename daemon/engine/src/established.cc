@@ -1,0 +1,197 @@
+// From a finished handshake to an open session: the plain side, and what the owner is told.
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cerrno>
+#include <cstring>
+
+#include "handshake.hh"
+#include "session.hh"
+#include "worker.hh"
+
+namespace tlspool {
+namespace {
+
+std::string der_of(X509* certificate) {
+  unsigned char* data = nullptr;
+  const int length = i2d_X509(certificate, &data);
+  std::string octets;
+  if (length > 0) octets.assign(reinterpret_cast<char*>(data), static_cast<size_t>(length));
+  OPENSSL_free(data);
+  return octets;
+}
+
+std::string system_text(const char* what, int error) { return std::string(what) + ": " + strerror(error); }
+
+}  // namespace
+
+void Session::establish() {
+  UniqueFd application_end;
+  std::string problem;
+  park_input();
+  if (start_->plainfd) {
+    plain_ = std::move(start_->plainfd);
+  } else if (negotiation_->backend) {
+    if (!connect_backend(problem)) return fail("BACKEND_FAILED", problem);
+    return;
+  } else if (!make_plain_side(application_end, problem)) {
+    return fail("SYSTEM", problem);
+  }
+  open_plain(std::move(application_end));
+}
+
+bool Session::make_plain_side(UniqueFd& application_end, std::string& problem) {
+  int pair[2] = {-1, -1};
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0) {
+    problem = system_text("no socket pair for the plain-text side", errno);
+    return false;
+  }
+  plain_.reset(pair[0]);
+  application_end.reset(pair[1]);
+  return true;
+}
+
+bool Session::connect_backend(std::string& problem) {
+  const sockaddr_storage& address = *negotiation_->backend;
+  plain_.reset(socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!plain_) {
+    problem = system_text("no socket for the backend", errno);
+    return false;
+  }
+  if (address.ss_family != AF_UNIX) {
+    const int on = 1;
+    setsockopt(plain_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  }
+  if (connect(plain_.get(), reinterpret_cast<const sockaddr*>(&address), negotiation_->backend_length) == 0) {
+    open_plain({});
+    return true;
+  }
+  if (errno != EINPROGRESS) {
+    problem = system_text("the backend cannot be connected", errno);
+    return false;
+  }
+  phase_ = Phase::connecting;
+  plain_armed_write_ = true;
+  if (worker_.watch(plain_.get(), this, false, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, false)) return true;
+  problem = "the backend's socket cannot be watched";
+  return false;
+}
+
+void Session::backend_connected() {
+  int error = 0;
+  socklen_t length = sizeof error;
+  if (getsockopt(plain_.get(), SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
+  if (error != 0) return fail("BACKEND_FAILED", system_text("the backend cannot be connected", error));
+  arm(false, false);
+  open_plain({});
+}
+
+void Session::open_plain(UniqueFd application_end) {
+  const bool watched = phase_ == Phase::connecting;
+  if (!watched) {
+    if (!set_nonblocking(plain_.get()) || !worker_.watch(plain_.get(), this, false, EPOLLIN | EPOLLRDHUP | EPOLLET, false))
+      return fail("SYSTEM", "the plain-text side cannot be watched");
+  }
+  const bool own_pair = static_cast<bool>(application_end);
+  plain_inet_ = !own_pair && is_inet(plain_.get());
+  plain_packets_ = !own_pair && is_seqpacket(plain_.get());
+  phase_ = Phase::open;
+  EstablishedEvent event = describe(std::move(application_end));
+  if (server_ && event.resumed) worker_.stats().handshakes_resumed.fetch_add(1, std::memory_order_relaxed);
+  leave_handshake(true);
+  worker_.timers().clear(timer_.node);
+  start_.reset();
+  selector_.reset();
+  worker_.emit(std::move(event));
+}
+
+EstablishedEvent Session::describe(UniqueFd application_end) {
+  SSL* ssl = ssl_.get();
+  EstablishedEvent event{};
+  event.session = id_;
+  event.listener = listener_;
+  event.plainfd = std::move(application_end);
+  event.server = server_;
+  event.tls13 = SSL_version(ssl) == TLS1_3_VERSION;
+  event.resumed = SSL_session_reused(ssl) == 1;
+  const SSL_CIPHER* cipher = SSL_get_current_cipher(ssl);
+  event.cipher = cipher == nullptr ? "" : SSL_CIPHER_standard_name(cipher);
+  event.cipher_name = cipher == nullptr ? "" : SSL_CIPHER_get_name(cipher);
+  const int group = static_cast<int>(SSL_get_negotiated_group(ssl));
+  const char* group_name = group == 0 ? nullptr : SSL_group_to_name(ssl, group);
+  if (group_name != nullptr) event.group = group_name;
+  const unsigned char* alpn = nullptr;
+  unsigned alpn_length = 0;
+  SSL_get0_alpn_selected(ssl, &alpn, &alpn_length);
+  if (alpn_length > 0) event.alpn.assign(reinterpret_cast<const char*>(alpn), alpn_length);
+  event.servername = start_->servername;
+  event.localid = context_->localid();
+  event.revision = context_->revision();
+  event.local_certificate = context_->der_of(SSL_get_certificate(ssl));
+  event.remote = start_->remote;
+  event.local = local_endpoint(crypt_.get());
+  describe_peer(event);
+  return event;
+}
+
+void Session::describe_peer(EstablishedEvent& event) {
+  SSL* ssl = ssl_.get();
+  const X509Ptr leaf(SSL_get1_peer_certificate(ssl));
+  if (!leaf) return;
+  const long verified = SSL_get_verify_result(ssl);
+  event.authorized = verified == X509_V_OK;
+  if (!event.authorized) event.authorization_error = verify_code_name(verified);
+  event.peer_certificates.push_back(der_of(leaf.get()));
+  // The server's list leaves the leaf out, the client's holds it (SSL_get_peer_cert_chain).
+  const STACK_OF(X509)* chain = SSL_get_peer_cert_chain(ssl);
+  for (int i = server_ ? 0 : 1; chain != nullptr && i < sk_X509_num(chain) && event.peer_certificates.size() < 16; ++i)
+    event.peer_certificates.push_back(der_of(sk_X509_value(chain, i)));
+}
+
+void Session::answer_exporter(uint32_t request, const std::string& label, const std::optional<std::string>& context, size_t length) {
+  if (phase_ != Phase::open) return worker_.emit(ErrorAnswer{request, "BAD_STATE", "the session is not established any more"});
+  std::string octets(length, '\0');
+  const auto* context_data = context ? reinterpret_cast<const unsigned char*>(context->data()) : nullptr;
+  const int done = SSL_export_keying_material(ssl_.get(), reinterpret_cast<unsigned char*>(octets.data()), length, label.data(), label.size(),
+                                              context_data, context ? context->size() : 0, context ? 1 : 0);
+  if (done != 1) return worker_.emit(ErrorAnswer{request, "EXPORTER", "OpenSSL refuses the export: " + take_reason("unknown reason")});
+  worker_.emit(OctetsAnswer{request, std::move(octets)});
+}
+
+void Session::answer_bindings(uint32_t request) {
+  if (phase_ != Phase::open) return worker_.emit(ErrorAnswer{request, "BAD_STATE", "the session is not established any more"});
+  SSL* ssl = ssl_.get();
+  BindingsAnswer answer{request, {}, {}, {}};
+  unsigned char octets[EVP_MAX_MD_SIZE];
+  if (SSL_version(ssl) == TLS1_2_VERSION) {
+    // tls-unique is the first Finished of the handshake: the client's, or the server's when resumed (RFC 5929 section 3.1).
+    const bool ours = (SSL_session_reused(ssl) == 1) == server_;
+    const size_t length = ours ? SSL_get_finished(ssl, octets, sizeof octets) : SSL_get_peer_finished(ssl, octets, sizeof octets);
+    if (length > 0) answer.tls_unique.emplace(reinterpret_cast<char*>(octets), length);
+  }
+  const X509Ptr peer(server_ ? nullptr : SSL_get1_peer_certificate(ssl));
+  const X509* server_certificate = server_ ? SSL_get_certificate(ssl) : peer.get();
+  if (server_certificate != nullptr) {
+    // RFC 5929 section 4.1: the hash of the certificate's signature, SHA-256 in place of MD5 and SHA-1.
+    int digest_nid = NID_undef;
+    const EVP_MD* digest = nullptr;
+    if (OBJ_find_sigid_algs(X509_get_signature_nid(server_certificate), &digest_nid, nullptr) == 1 && digest_nid != NID_undef) {
+      digest = digest_nid == NID_md5 || digest_nid == NID_sha1 ? EVP_sha256() : EVP_get_digestbynid(digest_nid);
+    }
+    unsigned length = 0;
+    if (digest != nullptr && X509_digest(server_certificate, digest, octets, &length) == 1)
+      answer.tls_server_end_point.emplace(reinterpret_cast<char*>(octets), length);
+  }
+  // RFC 9266 section 2; on TLS 1.2 only together with the extended master secret.
+  static constexpr std::string_view label = "EXPORTER-Channel-Binding";
+  const bool safe = SSL_version(ssl) == TLS1_3_VERSION || SSL_get_extms_support(ssl) == 1;
+  if (safe && SSL_export_keying_material(ssl, octets, 32, label.data(), label.size(), octets, 0, 1) == 1)
+    answer.tls_exporter.emplace(reinterpret_cast<char*>(octets), 32);
+  ERR_clear_error();
+  worker_.emit(std::move(answer));
+}
+
+}  // namespace tlspool

@@ -1,0 +1,201 @@
+#include "js_events.hh"
+
+#include "js_values.hh"
+
+namespace tlspool::js {
+namespace {
+
+constexpr const char* closed_names[] = {"closed", "truncated", "reset", "alert", "error", "timeout", "revoked", "drained"};
+
+napi_value object_of(napi_env env, const char* kind) {
+  napi_value object = nullptr;
+  napi_create_object(env, &object);
+  set(env, object, "kind", make_text(env, kind));
+  return object;
+}
+
+void set_text(napi_env env, napi_value object, const char* key, std::string_view text) { set(env, object, key, make_text(env, text)); }
+
+void set_number(napi_env env, napi_value object, const char* key, double number) { set(env, object, key, make_number(env, number)); }
+
+void set_flag(napi_env env, napi_value object, const char* key, bool flag) {
+  napi_value value = nullptr;
+  napi_get_boolean(env, flag, &value);
+  set(env, object, key, value);
+}
+
+void set_unless_empty(napi_env env, napi_value object, const char* key, std::string_view text) {
+  if (!text.empty()) set_text(env, object, key, text);
+}
+
+void set_endpoint(napi_env env, napi_value object, const char* key, const Endpoint& endpoint) {
+  if (endpoint.family != Endpoint::Family::none) set(env, object, key, make_endpoint(env, endpoint));
+}
+
+void set_ids(napi_env env, napi_value object, SessionId session, ListenerId listener) {
+  set_number(env, object, "session", static_cast<double>(session));
+  set_number(env, object, "listener", listener);
+}
+
+template <typename Items, typename Make>
+napi_value list_of(napi_env env, const Items& items, Make make) {
+  napi_value array = nullptr;
+  napi_create_array_with_length(env, items.size(), &array);
+  for (uint32_t i = 0; i < items.size(); ++i) napi_set_element(env, array, i, make(env, items[i]));
+  return array;
+}
+
+napi_value to_js(napi_env env, HelloEvent& event) {
+  const napi_value object = object_of(env, "hello");
+  set_ids(env, object, event.session, event.listener);
+  set_unless_empty(env, object, "servername", event.servername);
+  set(env, object, "alpn", list_of(env, event.alpn, [](napi_env e, const std::string& name) { return make_text(e, name); }));
+  set_endpoint(env, object, "remote", event.remote);
+  return object;
+}
+
+napi_value to_js(napi_env env, EstablishedEvent& event) {
+  const napi_value object = object_of(env, "established");
+  set_ids(env, object, event.session, event.listener);
+  set_number(env, object, "plainfd", event.plainfd.release());
+  set_text(env, object, "role", event.server ? "server" : "client");
+  set_text(env, object, "protocol", event.tls13 ? "TLSv1.3" : "TLSv1.2");
+  set_text(env, object, "cipher", event.cipher);
+  set_text(env, object, "cipherName", event.cipher_name);
+  set_unless_empty(env, object, "group", event.group);
+  set_unless_empty(env, object, "alpn", event.alpn);
+  set_unless_empty(env, object, "servername", event.servername);
+  set_text(env, object, "localid", *event.localid);
+  set_number(env, object, "revision", event.revision);
+  set_flag(env, object, "resumed", event.resumed);
+  set_flag(env, object, "authorized", event.authorized);
+  if (event.authorization_error != nullptr) set_text(env, object, "authorizationError", event.authorization_error);
+  set(env, object, "peerCertificates", list_of(env, event.peer_certificates, [](napi_env e, const std::string& der) { return make_buffer(e, der); }));
+  if (event.local_certificate) set(env, object, "localCertificate", make_buffer(env, *event.local_certificate));
+  set_endpoint(env, object, "remote", event.remote);
+  set_endpoint(env, object, "local", event.local);
+  return object;
+}
+
+napi_value to_js(napi_env env, FailedEvent& event) {
+  const napi_value object = object_of(env, "failed");
+  set_ids(env, object, event.session, event.listener);
+  set_text(env, object, "code", event.code);
+  set_text(env, object, "text", event.text);
+  if (event.alert >= 0) set_number(env, object, "alert", event.alert);
+  set_endpoint(env, object, "remote", event.remote);
+  set_unless_empty(env, object, "servername", event.servername);
+  return object;
+}
+
+napi_value to_js(napi_env env, ClosedEvent& event) {
+  const napi_value object = object_of(env, "closed");
+  set_number(env, object, "session", static_cast<double>(event.session));
+  set_number(env, object, "plainfd", event.plainfd.release());
+  set_text(env, object, "how", closed_names[static_cast<size_t>(event.how)]);
+  if (event.alert >= 0) set_number(env, object, "alert", event.alert);
+  set_unless_empty(env, object, "detail", event.detail);
+  set_number(env, object, "octetsReceived", static_cast<double>(event.received));
+  set_number(env, object, "octetsSent", static_cast<double>(event.sent));
+  return object;
+}
+
+napi_value answer_of(napi_env env, uint32_t request) {
+  const napi_value object = object_of(env, "answer");
+  set_number(env, object, "request", request);
+  return object;
+}
+
+napi_value to_js(napi_env env, OctetsAnswer& event) {
+  const napi_value object = answer_of(env, event.request);
+  set(env, object, "octets", make_buffer(env, event.octets));
+  return object;
+}
+
+napi_value to_js(napi_env env, BindingsAnswer& event) {
+  const napi_value object = answer_of(env, event.request);
+  napi_value bindings = nullptr;
+  napi_create_object(env, &bindings);
+  if (event.tls_unique) set(env, bindings, "tlsUnique", make_buffer(env, *event.tls_unique));
+  if (event.tls_server_end_point) set(env, bindings, "tlsServerEndPoint", make_buffer(env, *event.tls_server_end_point));
+  if (event.tls_exporter) set(env, bindings, "tlsExporter", make_buffer(env, *event.tls_exporter));
+  set(env, object, "bindings", bindings);
+  return object;
+}
+
+napi_value to_js(napi_env env, ErrorAnswer& event) {
+  const napi_value object = answer_of(env, event.request);
+  set_text(env, object, "code", event.code);
+  set_text(env, object, "text", event.text);
+  return object;
+}
+
+napi_value to_js(napi_env env, ListenerEvent& event) {
+  const napi_value object = object_of(env, "listener");
+  set_number(env, object, "listener", event.listener);
+  set_text(env, object, "code", event.code);
+  set_text(env, object, "text", event.text);
+  return object;
+}
+
+}  // namespace
+
+bool EventQueue::open(napi_env env, napi_value callback) {
+  const napi_value name = make_text(env, "tlspool.engine");
+  return napi_create_threadsafe_function(env, callback, nullptr, name, 0, 1, nullptr, nullptr, this, deliver, &function_) == napi_ok;
+}
+
+void EventQueue::close(napi_env env) {
+  std::vector<Event> dropped;
+  napi_threadsafe_function function = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    std::swap(function, function_);
+    dropped.swap(waiting_);
+  }
+  if (function == nullptr) return;
+  napi_unref_threadsafe_function(env, function);
+  napi_release_threadsafe_function(function, napi_tsfn_abort);
+}
+
+void EventQueue::ref(napi_env env, bool yes) {
+  if (function_ == nullptr) return;
+  yes ? napi_ref_threadsafe_function(env, function_) : napi_unref_threadsafe_function(env, function_);
+}
+
+void EventQueue::post(std::vector<Event>& batch) {
+  const std::lock_guard lock(mutex_);
+  if (function_ == nullptr) return batch.clear();
+  const bool idle = waiting_.empty();
+  if (idle) {
+    waiting_.swap(batch);
+  } else {
+    std::move(batch.begin(), batch.end(), std::back_inserter(waiting_));
+    batch.clear();
+  }
+  // One call per batch: whoever finds the queue not empty knows that a delivery is on its way.
+  if (idle) napi_call_threadsafe_function(function_, nullptr, napi_tsfn_nonblocking);
+}
+
+void EventQueue::deliver(napi_env env, napi_value callback, void* self, void*) {
+  auto* queue = static_cast<EventQueue*>(self);
+  std::vector<Event> events;
+  if (env == nullptr) return;  // Node is going down
+  {
+    const std::lock_guard lock(queue->mutex_);
+    events.swap(queue->waiting_);
+  }
+  if (events.empty()) return;
+  napi_value list = nullptr, receiver = nullptr;
+  napi_create_array_with_length(env, events.size(), &list);
+  for (uint32_t i = 0; i < events.size(); ++i) {
+    napi_handle_scope scope = nullptr;
+    napi_open_handle_scope(env, &scope);
+    napi_set_element(env, list, i, std::visit([env](auto& event) { return to_js(env, event); }, events[i]));
+    napi_close_handle_scope(env, scope);
+  }
+  napi_get_undefined(env, &receiver);
+  napi_call_function(env, receiver, callback, 1, &list, nullptr);
+}
+
+}  // namespace tlspool::js

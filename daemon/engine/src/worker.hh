@@ -1,0 +1,130 @@
+// One thread, one epoll, one timer wheel, an inbox. Sessions are born, live and die here.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "events.hh"
+#include "listener.hh"
+#include "record_bio.hh"
+#include "session.hh"
+#include "timer_wheel.hh"
+
+namespace tlspool {
+
+struct Options {
+  unsigned workers = 1;
+  uint64_t sessions_max = 20'000;
+  uint64_t handshakes_max = 1024;
+  uint64_t handshake_ms = 10'000;
+  uint64_t linger_ms = 2'000;
+  uint32_t key_update_records = 1U << 24;
+};
+
+// Counters of all workers; read by the owner at any time.
+struct Stats {
+  std::atomic<uint64_t> sessions{0}, handshakes{0};
+  std::atomic<uint64_t> handshakes_done{0}, handshakes_failed{0}, handshakes_resumed{0};
+  std::atomic<uint64_t> octets_received{0}, octets_sent{0};
+};
+
+struct Shared {
+  Options options;
+  Stats stats;
+  EventSink* sink = nullptr;
+  std::atomic<uint64_t> next_session{1};
+
+  bool full() const {
+    return stats.sessions.load(std::memory_order_relaxed) >= options.sessions_max ||
+           stats.handshakes.load(std::memory_order_relaxed) >= options.handshakes_max;
+  }
+};
+
+class Worker {
+ public:
+  static constexpr size_t max_turn_octets = 256 * 1024;
+  // A turn's worth of input and the part of a record that OpenSSL held from before.
+  static constexpr size_t plain_scratch_octets = max_turn_octets + 32 * 1024;
+
+  Worker(Shared& shared, unsigned index);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // False: the kernel refused an epoll or event descriptor, or a thread.
+  bool start();
+  // Asks the thread to end and joins it; sessions are closed without events.
+  void stop();
+
+  // From any thread.
+  void post(std::function<void(Worker&)> task);
+  SessionId new_session_id() { return shared_.next_session.fetch_add(1, std::memory_order_relaxed) << 8 | index_; }
+  static unsigned index_of(SessionId id) { return static_cast<unsigned>(id & 0xff); }
+
+  // From the worker's own thread.
+  void start_session(SessionId id, SessionStart start);
+  Session* find(SessionId id);
+  void add_listener(std::shared_ptr<Listener> listener);
+  void remove_listener(ListenerId id);
+  void listener_changed(ListenerId id);
+
+  bool watch(int fd, Session* session, bool crypt, uint32_t events, bool modify);
+  void unwatch(int fd);
+  void make_ready(Session& session);
+  void retire(Session& session);
+  void emit(Event event) { batch_.push_back(std::move(event)); }
+
+  TimerWheel& timers() { return timers_; }
+  uint64_t now_ms() const { return now_ms_; }
+  Stats& stats() { return shared_.stats; }
+  const Options& options() const { return shared_.options; }
+  Output& output() { return output_; }
+  uint8_t* cipher_scratch() { return cipher_scratch_.get(); }
+  uint8_t* plain_scratch() { return plain_scratch_.get(); }
+  // Moves held octets to where they live until the next call.
+  void lend(std::vector<uint8_t>& held, Input& input);
+
+ private:
+  struct Accepting {
+    std::shared_ptr<Listener> listener;
+    bool watched = false;
+  };
+
+  void run();
+  int wait_ms() const;
+  void dispatch(uint64_t tag, uint32_t events);
+  void accept_from(Listener& listener);
+  void update_accepting();
+  void run_inbox();
+  void run_ready();
+  void expire_timers();
+  void bury();
+
+  Shared& shared_;
+  const unsigned index_;
+  UniqueFd epoll_, wake_;
+  std::thread thread_;
+  std::atomic<bool> stopping_{false};
+  std::mutex inbox_mutex_;
+  std::vector<std::function<void(Worker&)>> inbox_;
+  uint64_t now_ms_;
+  TimerWheel timers_;
+  std::unordered_map<SessionId, std::unique_ptr<Session>> sessions_;
+  std::unordered_map<ListenerId, Accepting> listeners_;
+  std::vector<Session*> ready_;
+  std::vector<std::unique_ptr<Session>> graveyard_;
+  std::vector<std::shared_ptr<Listener>> closed_listeners_;
+  std::vector<Event> batch_;
+  Output output_;
+  std::unique_ptr<uint8_t[]> cipher_scratch_, plain_scratch_;
+  std::vector<uint8_t> lent_;
+  uint64_t accept_again_ms_ = 0;  // after EMFILE and the like
+  bool accept_stopped_ = false;
+};
+
+}  // namespace tlspool

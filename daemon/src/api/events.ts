@@ -1,0 +1,189 @@
+/**
+ * What the engine reports, and who is told. This is the path that every connection takes twice (established, closed), so there are
+ * no promises, closures or timers here. Each event is handled on its own: a mistake with one must not lose the others.
+ */
+import { TlsPoolError } from 'libtlspool/protocol';
+import type { EngineEvent, EstablishedEvent } from '../engine.js';
+import { ctlkeyToOctets, factsOf, sessionInfoOf } from '../session/index.js';
+import type { Connection } from './connection.js';
+import { asErrorCode, asPoolError, clipText } from './faults.js';
+import { closeFd } from './fdbag.js';
+import type { Front } from './front.js';
+
+type Event<Kind extends EngineEvent['kind']> = Extract<EngineEvent, { kind: Kind }>;
+
+const maxDetailOctets = 512;
+const maxTextOctets = 1024;
+
+export class EventRouter {
+  constructor(private readonly front: Front) {}
+
+  handle(events: readonly EngineEvent[]): void {
+    for (const event of events) {
+      try {
+        this.#one(event);
+      } catch (thrown) {
+        const error = asPoolError(thrown);
+        this.front.parts.log.error('an event of the engine could not be handled', { event: event.kind, text: error.message, cause: String(error.cause) });
+      }
+    }
+  }
+
+  #one(event: EngineEvent): void {
+    switch (event.kind) {
+      case 'established': this.#established(event); return;
+      case 'closed': this.#closed(event); return;
+      case 'failed': this.#failed(event); return;
+      case 'hello': this.#hello(event); return;
+      case 'answer': this.#answer(event); return;
+      case 'listener': this.#listener(event); return;
+    }
+  }
+
+  #established(event: EstablishedEvent): void {
+    if (this.front.parts.log.isDebug) this.#logEstablished(event);
+    if (event.listener === 0) this.#started(event);
+    else this.#accepted(event);
+  }
+
+  /** A connection of a listener: the next member in turn gets it, or the one that was asked about its name. */
+  #accepted(event: EstablishedEvent): void {
+    const { front } = this;
+    const asked = front.asks.askedOf(event.session);
+    if (asked !== undefined) front.asks.forget(event.session);
+    const member = asked ?? front.listeners.get(event.listener)?.pick();
+    if (member === undefined || member.state !== 'ready') {
+      closeFd(event.plainfd);
+      front.parts.engine.close(event.session, 'abort');
+      return;
+    }
+    let session;
+    try {
+      session = front.sessions.accept(event, member);
+    } catch (error) {
+      closeFd(event.plainfd);
+      front.parts.engine.close(event.session, 'abort');
+      throw error;
+    }
+    front.sessionsChanged(session.uid, 1);
+    const ctlkey = ctlkeyToOctets(session.ctlkey);
+    try {
+      member.event('connection', { listener: event.listener, ctlkey, info: sessionInfoOf(factsOf(session)) }, event.plainfd);
+    } catch (error) {
+      // Its descriptor is closed already. What cannot be described cannot be handed over.
+      front.sessions.abandon(session);
+      front.endSession(session, 'abort');
+      throw error;
+    }
+  }
+
+  /** A handshake that a client has asked for by starttls. */
+  #started(event: EstablishedEvent): void {
+    const { front } = this;
+    front.asks.forget(event.session);
+    const start = front.starts.get(event.session);
+    front.starts.delete(event.session);
+    const session = front.sessions.get(event.session);
+    if (session === undefined || start === undefined) {
+      // Its client has gone; the engine has been told and will report the end.
+      closeFd(event.plainfd);
+      if (session === undefined) front.parts.engine.close(event.session, 'abort');
+      else front.sessions.establish(session, event);
+      return;
+    }
+    front.sessions.establish(session, event);
+    start.connection.reply('starttls', start.id, { ctlkey: ctlkeyToOctets(session.ctlkey), info: sessionInfoOf(factsOf(session)) }, event.plainfd);
+  }
+
+  #failed(event: Event<'failed'>): void {
+    const { front } = this;
+    front.asks.forget(event.session);
+    const code = asErrorCode(event.code);
+    front.parts.log.failure('handshake failed', {
+      code, text: event.text, alert: event.alert, servername: event.servername, remote: event.remote?.address,
+      remotePort: event.remote?.port, listener: event.listener === 0 ? undefined : event.listener,
+    });
+    const session = front.sessions.get(event.session);
+    if (session === undefined) return;
+    const start = front.starts.get(event.session);
+    front.starts.delete(event.session);
+    front.sessions.end(session, 'failed');
+    front.sessionsChanged(session.uid, -1);
+    start?.connection.refuse('starttls', start.id, new TlsPoolError(code, event.text === '' ? {} : { text: event.text }));
+  }
+
+  /** The owner is told first and the plain-text side is closed after that: the library then knows how the stream ended when it reads its end. */
+  #closed(event: Event<'closed'>): void {
+    const { front } = this;
+    front.asks.forget(event.session);
+    const session = front.sessions.get(event.session);
+    if (session === undefined) {
+      closeFd(event.plainfd);
+      return;
+    }
+    const owner = session.owner as Connection | null;
+    const { ctlkey, uid } = session;
+    const start = front.starts.get(event.session);
+    front.starts.delete(event.session);
+    front.sessions.end(session, 'ended');
+    front.sessionsChanged(uid, -1);
+    front.work.sessionEnded(event.session);
+    if (front.parts.log.isDebug) {
+      front.parts.log.debug('session ended', { session: event.session, how: event.how, detail: event.detail, octetsReceived: event.octetsReceived, octetsSent: event.octetsSent });
+    }
+    if (start !== undefined) {
+      closeFd(event.plainfd);
+      start.connection.refuse('starttls', start.id, new TlsPoolError('ABORTED', { text: event.detail ?? 'the session was ended before its handshake was done' }));
+    } else if (owner !== null && ctlkey !== '') {
+      tellClosed(owner, ctlkey, event);
+    } else {
+      closeFd(event.plainfd);
+    }
+  }
+
+  #hello(event: Event<'hello'>): void {
+    const { front } = this;
+    const start = event.listener === 0 ? front.starts.get(event.session) : undefined;
+    const listener = event.listener === 0 ? undefined : front.listeners.get(event.listener);
+    const connection = start?.connection ?? listener?.pick();
+    if (connection === undefined || connection.state !== 'ready') {
+      front.parts.engine.decide(event.session, { refuse: true }, -1);
+      return;
+    }
+    const localid = start?.localid ?? listener?.settings.localid;
+    front.asks.ask(event, connection, { localid, hasPlainSide: start?.hasPlainSide ?? listener?.settings.hasBackend ?? false });
+  }
+
+  #answer(event: Event<'answer'>): void {
+    const work = this.front.work.take(event.request);
+    if (work === undefined) return;
+    const { connection, id, op } = work;
+    const session = this.front.sessions.get(work.session);
+    if ('code' in event) connection.refuse(op, id, new TlsPoolError(asErrorCode(event.code), { text: event.text }));
+    else if ('octets' in event) connection.reply('prng', id, { octets: event.octets });
+    else if (session === undefined) connection.refuse(op, id, new TlsPoolError('CTLKEY_UNKNOWN'));
+    else connection.reply('info', id, { info: sessionInfoOf(factsOf(session)), ...event.bindings });
+  }
+
+  #listener(event: Event<'listener'>): void {
+    this.front.parts.log.error('a listener has failed', { listener: event.listener, code: event.code, text: event.text });
+    this.front.listeners.lost(event.listener, asErrorCode(event.code), clipText(event.text, maxTextOctets));
+  }
+
+  #logEstablished(event: EstablishedEvent): void {
+    const { session, listener, role, protocol, cipher, group, alpn, servername, localid, resumed, authorized, remote } = event;
+    this.front.parts.log.debug('session established', {
+      session, listener: listener === 0 ? undefined : listener, role, protocol, cipher, group, alpn, servername, localid, resumed, authorized,
+      remote: remote?.address, remotePort: remote?.port,
+    });
+  }
+}
+
+function tellClosed(owner: Connection, ctlkey: string, event: Event<'closed'>): void {
+  owner.event('closed', {
+    ctlkey: ctlkeyToOctets(ctlkey), how: event.how,
+    ...(event.alert !== undefined && { alert: event.alert }),
+    ...(event.detail !== undefined && { detail: clipText(event.detail, maxDetailOctets) }),
+    octetsReceived: event.octetsReceived, octetsSent: event.octetsSent,
+  }, -1, event.plainfd);
+}

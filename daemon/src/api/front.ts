@@ -1,0 +1,190 @@
+/**
+ * The front: clients, their listeners and their sessions, between the pool socket and the engine. It holds the tables and what
+ * happens to all of them at once; requests are in ops-*.ts, events of the engine in events.ts.
+ */
+import type { ToPoolMessage } from 'libtlspool/protocol';
+import { TlsPoolError } from 'libtlspool/protocol';
+import type { OwnedFd } from 'libtlspool/native';
+import type { EngineEvent, Selector } from '../engine.js';
+import type { Client } from '../policy/access.js';
+import { SessionTable } from '../session/index.js';
+import type { Session } from '../session/index.js';
+import { AskTable } from './asks.js';
+import { Connection } from './connection.js';
+import type { ConnectionHooks } from './connection.js';
+import { dispatch } from './dispatch.js';
+import { EventRouter } from './events.js';
+import type { FdBag } from './fdbag.js';
+import { ListenerTable } from './listeners.js';
+import type { ListenerSettings } from './listeners.js';
+import type { FrontParts } from './parts.js';
+import { WorkTable } from './work.js';
+
+/** A handshake that a `starttls` waits for. */
+export interface Start {
+  readonly connection: Connection;
+  readonly id: number;
+  readonly localid: string | undefined;
+  readonly hasPlainSide: boolean;
+}
+
+/** Connections that are told why they may not talk to us. They take no client's place, and this many are the most. */
+const refusedMax = 32;
+/** Places beyond limits.clients for operators, so that a full pool can still be looked at. */
+const operatorPlaces = 8;
+
+export class Front {
+  state: 'running' | 'draining' = 'running';
+  readonly clients = new Set<Connection>();
+  readonly sessions = new SessionTable();
+  readonly listeners: ListenerTable;
+  readonly asks: AskTable;
+  readonly work = new WorkTable();
+  /** By the engine's session number. */
+  readonly starts = new Map<number, Start>();
+  readonly #refused = new Set<Connection>();
+  readonly #events: EventRouter;
+  readonly #hooks: ConnectionHooks;
+  #idle: (() => void) | undefined;
+
+  constructor(readonly parts: FrontParts) {
+    const engine = () => parts.engine;
+    this.listeners = new ListenerTable(engine, (uid) => this.sessions.countOf(uid) < parts.access.sessionsPerClient);
+    this.asks = new AskTable(engine, (connection, localid) => parts.store.serverSelector(connection.client, localid));
+    this.#events = new EventRouter(this);
+    this.#hooks = {
+      message: (connection, message, fds) => { this.#message(connection, message, fds); },
+      clogged: (connection) => { this.listeners.recheckMember(connection); },
+      gone: (connection, reason) => { this.#gone(connection, reason); },
+    };
+    parts.store.onPublished(() => { this.listeners.renew((settings) => this.#selectorOf(settings)); });
+  }
+
+  /** A new connection on the pool socket. The descriptor is the front's from now on, also when this throws. */
+  accept(fd: OwnedFd, client: Client): Connection {
+    const { access, limits } = this.parts;
+    const refusal = this.#refusalOf(client);
+    const connection = new Connection(fd, client, limits, this.#hooks, refusal);
+    const places = refusal === undefined ? this.clients : this.#refused;
+    places.add(connection);
+    if (refusal !== undefined) {
+      this.parts.log.failure('client refused', { uid: client.uid, clientPid: client.pid, code: refusal.code });
+      const [oldest] = this.#refused;
+      if (this.#refused.size > refusedMax) oldest?.close();
+    } else if (this.parts.log.isDebug) {
+      this.parts.log.debug('client connected', { uid: client.uid, clientPid: client.pid, operator: access.may(client, 'operator') });
+    }
+    // Who connects and says nothing gives the place back.
+    connection.expectHello(limits.handshakeMs);
+    return connection;
+  }
+
+  /** Everything the engine has to say. Never throws. */
+  onEvents(events: readonly EngineEvent[]): void {
+    this.#events.handle(events);
+    if (this.#idle !== undefined && this.sessions.size === 0) this.#idle();
+  }
+
+  /** A session has been entered or has ended: its user's listeners may have to pause or may go on. */
+  sessionsChanged(uid: number, step: 1 | -1): void {
+    const { sessionsPerClient } = this.parts.access;
+    const count = this.sessions.countOf(uid);
+    if (step === 1 ? count === sessionsPerClient : count === sessionsPerClient - 1) this.listeners.recheckUser(uid);
+  }
+
+  /** The engine is to end this session; nobody controls it any more unless its owner stays to be told. */
+  endSession(session: Session, how: 'orderly' | 'abort' | 'drained'): void {
+    this.sessions.closing(session);
+    this.parts.engine.close(session.number, how);
+  }
+
+  /** Nothing new from now on: listeners are closed, clients are told the deadline, sessions go on. */
+  drain(deadlineMs: number): void {
+    this.state = 'draining';
+    for (const connection of this.clients) if (connection.state === 'ready') connection.event('drain', { deadlineMs });
+    for (const listener of [...this.listeners.all()]) {
+      for (const member of [...listener.members]) this.listeners.leave(listener, member);
+    }
+  }
+
+  /** Calls back, once, when no session is left. */
+  whenIdle(callback: () => void): void {
+    this.#idle = () => {
+      this.#idle = undefined;
+      callback();
+    };
+    if (this.sessions.size === 0) this.#idle();
+  }
+
+  /** Ends what is left after the deadline of a drain. */
+  endAll(): void {
+    for (const session of [...this.sessions.all()]) this.endSession(session, 'drained');
+  }
+
+  /** Closes all connections: at once, or each when it has been sent everything. */
+  close(how: 'now' | 'flushed'): void {
+    for (const connection of [...this.clients, ...this.#refused]) {
+      if (how === 'now') connection.close();
+      else connection.end();
+    }
+  }
+
+  #refusalOf(client: Client): TlsPoolError | undefined {
+    const { access, limits } = this.parts;
+    if (!access.mayConnect(client)) {
+      return new TlsPoolError('NOT_PERMITTED', {
+        text: `user ${client.uid} may not use this pool; the operator can allow it by a rule under "access" in the configuration, or by the group of the socket`,
+      });
+    }
+    const places = limits.clients + (access.may(client, 'operator') ? operatorPlaces : 0);
+    if (this.clients.size < places) return undefined;
+    return new TlsPoolError('LIMIT_CLIENTS', { text: `the pool has ${this.clients.size} clients, which is the limit; try again later, or raise limits.clients` });
+  }
+
+  #message(connection: Connection, message: ToPoolMessage, fds: FdBag): void {
+    if (message.type === 'request') {
+      dispatch(this, connection, message, fds);
+    } else if (message.type === 'answer') {
+      const error = this.asks.answer(connection, message.id, message.body, fds);
+      if (error !== undefined) this.parts.log.failure('server name refused', { code: error.code, text: error.message, clientPid: connection.client.pid });
+    } else {
+      this.asks.refused(connection, message.id);
+    }
+  }
+
+  #gone(connection: Connection, reason: TlsPoolError | undefined): void {
+    this.#refused.delete(connection);
+    if (!this.clients.delete(connection)) return;
+    const { client } = connection;
+    if (reason !== undefined) this.parts.log.failure('client disconnected', { uid: client.uid, clientPid: client.pid, code: reason.code, text: reason.message });
+    else if (this.parts.log.isDebug) this.parts.log.debug('client left', { uid: client.uid, clientPid: client.pid, sessions: connection.sessions.size });
+    this.listeners.leaveAll(connection);
+    this.asks.gone(connection);
+    this.work.gone(connection);
+    for (const session of [...connection.sessions]) this.#orphan(session);
+  }
+
+  /** The owner of this session has gone: so does the session, unless it was started to stay. */
+  #orphan(session: Session): void {
+    if (session.state === 'open' && session.fork) {
+      this.sessions.detach(session);
+      return;
+    }
+    const isHandshake = session.state === 'handshake';
+    this.starts.delete(session.number);
+    this.sessions.abandon(session);
+    if (session.state !== 'closing') this.endSession(session, isHandshake ? 'abort' : 'orderly');
+  }
+
+  /** Fails closed: when the identity is no longer there, or no longer for this client, no name is served; the listening socket stays. */
+  #selectorOf(settings: ListenerSettings): Selector {
+    try {
+      return this.parts.store.serverSelector(settings.client, settings.localid);
+    } catch (error) {
+      this.parts.log.warn('a listener serves no identity any more', {
+        localid: settings.localid, clientPid: settings.client.pid, text: error instanceof Error ? error.message : undefined,
+      });
+      return this.parts.engine.selector({ names: [] });
+    }
+  }
+}

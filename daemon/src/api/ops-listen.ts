@@ -1,0 +1,75 @@
+/** listen, join, unlisten. */
+import { TlsPoolError } from 'libtlspool/protocol';
+import type { Endpoint } from 'libtlspool/protocol';
+import { sockets } from 'libtlspool/native';
+import type { OwnedFd } from 'libtlspool/native';
+import type { Client } from '../policy/access.js';
+import type { Call, Handlers } from './dispatch.js';
+import { Listener } from './listeners.js';
+import type { ListenerSettings } from './listeners.js';
+import type { FrontParts } from './parts.js';
+import { negotiate } from './permission.js';
+
+export const listenHandlers: Handlers<'listen' | 'join' | 'unlisten'> = {
+  listen(call, body) {
+    const { front, connection, fds } = call;
+    const { client } = connection;
+    const { engine, store, access } = front.parts;
+    mayHaveListener(call);
+    const spec = negotiate(access, client, 'server', body);
+    const selector = store.serverSelector(client, body.localid);
+    if (body.share !== undefined && front.listeners.shared(client.uid, body.share) !== undefined) throw new TlsPoolError('SHARE_TAKEN', { field: 'body.share' });
+    const listenfd = fds.at(0) as OwnedFd;
+    const local = listeningAddress(listenfd);
+    const number = engine.listen(listenfd, { ...spec, selector, ask: body.askServername === true });
+    fds.release(0);
+    const settings = { client, localid: body.localid, share: body.share, local, hasBackend: body.backend !== undefined };
+    front.listeners.add(new Listener(number, settings), connection);
+    front.parts.log.info('listening', { listener: number, ...flat(local), uid: client.uid, clientPid: client.pid, localid: body.localid });
+    return { listener: number, local };
+  },
+
+  join(call, { share }) {
+    const { front, connection } = call;
+    mayHaveListener(call);
+    const listener = front.listeners.shared(connection.client.uid, share);
+    if (listener === undefined) throw new TlsPoolError('LISTENER_UNKNOWN', { text: `user ${connection.client.uid} has no listener that is shared as "${share}"`, field: 'body.share' });
+    if (listener.members.includes(connection)) throw new TlsPoolError('BAD_STATE', { text: 'this connection has joined that listener already' });
+    mayServe(front.parts, connection.client, listener.settings);
+    front.listeners.join(listener, connection);
+    return { listener: listener.number, local: listener.settings.local };
+  },
+
+  unlisten({ front, connection }, { listener }) {
+    front.listeners.leave(front.listeners.memberOf(connection, listener), connection);
+    return {};
+  },
+};
+
+function mayHaveListener({ front, connection }: Call): void {
+  if (front.state === 'draining') throw new TlsPoolError('POOL_DRAINING');
+  const { listenersPerClient } = front.parts.limits;
+  if (front.listeners.countOf(connection) >= listenersPerClient) {
+    throw new TlsPoolError('LIMIT_LISTENERS', { text: `this connection has ${listenersPerClient} listeners, which is the limit; close some, or raise limits.listenersPerClient` });
+  }
+}
+
+/** Two processes of one user may differ in groups and unit: who joins must be allowed all that the listener serves. */
+function mayServe({ access, store }: FrontParts, client: Client, settings: ListenerSettings): void {
+  const isServer = access.may(client, 'server') && (!settings.hasBackend || access.may(client, 'backend'));
+  const served = settings.localid === undefined
+    ? store.list().map((identity) => identity.settings.localid).filter((localid) => access.mayUse(settings.client, localid, 'server'))
+    : [settings.localid];
+  if (isServer && served.every((localid) => access.mayUse(client, localid, 'server'))) return;
+  throw new TlsPoolError('NOT_PERMITTED', { text: 'this listener serves identities that the client may not use' });
+}
+
+function listeningAddress(fd: OwnedFd): Endpoint {
+  const { type, listening, local } = sockets.socketInfo(fd);
+  if (type === 'stream' && listening && local !== undefined) return local;
+  throw new TlsPoolError('FD_KIND', { text: `listen takes a listening TCP or UNIX stream socket, not a ${listening ? 'listening' : 'non-listening'} ${type} socket`, field: 'fds[0]' });
+}
+
+function flat({ address, port }: Endpoint): { address: string; port: number } {
+  return { address, port };
+}

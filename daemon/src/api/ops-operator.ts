@@ -1,0 +1,98 @@
+/** status, sessions, identities, reload. */
+import { X509Certificate } from 'node:crypto';
+import { TlsPoolError, encodeMessage } from 'libtlspool/protocol';
+import type { ReplyBody } from 'libtlspool/protocol';
+import { statusOf } from '../observe/index.js';
+import type { Session } from '../session/index.js';
+import type { Handlers } from './dispatch.js';
+import { clipText } from './faults.js';
+import type { Front } from './front.js';
+
+type SessionRow = ReplyBody<'sessions'>['sessions'][number];
+
+const defaultPage = 100;
+const maxSubjectOctets = 512;
+
+export const operatorHandlers: Handlers<'status' | 'sessions' | 'identities' | 'reload'> = {
+  status({ front }) {
+    return statusOf(front.parts.identification, {
+      state: front.state, clients: front.clients.size, listeners: front.listeners.size, identities: front.parts.store.list().length,
+      counters: front.parts.engine.counters(), reload: front.parts.reloads,
+    });
+  },
+
+  sessions({ front }, { after, limit }) {
+    if (limit === 0) throw new TlsPoolError('BAD_ARGUMENT', { text: 'a page has 1 to 500 sessions', field: 'body.limit' });
+    return sessionPage(front, after ?? -1, limit ?? defaultPage);
+  },
+
+  identities({ front }) {
+    return { identities: front.parts.store.list().map((identity) => identity.summary) };
+  },
+
+  async reload({ front }) {
+    const { changed, unchanged } = await front.parts.reload();
+    return { changed, unchanged };
+  },
+};
+
+/** As many of the sessions after that number as were asked for and fit into one message. */
+function sessionPage(front: Front, after: number, limit: number): ReplyBody<'sessions'> {
+  const rows: SessionRow[] = [];
+  let isLast = true;
+  for (const session of front.sessions.all()) {
+    if (session.number <= after || session.profile === undefined) continue;
+    if (rows.length === limit) {
+      isLast = false;
+      break;
+    }
+    rows.push(rowOf(front, session));
+  }
+  for (let count = rows.length; count > 0; count = Math.floor(count / 2)) {
+    const page = rows.slice(0, count);
+    const last = page.at(-1)?.session;
+    const body = { sessions: page, ...((!isLast || count < rows.length) && last !== undefined && { next: last }) };
+    if (fits(body, front.parts.limits.messageOctets)) return body;
+  }
+  return { sessions: [] };
+}
+
+function fits(body: ReplyBody<'sessions'>, maxOctets: number): boolean {
+  try {
+    encodeMessage({ type: 'reply', op: 'sessions', id: 0xffff_ffff, body }, maxOctets);
+    return true;
+  } catch (error) {
+    if (error instanceof TlsPoolError && error.code === 'MESSAGE_TOO_LARGE') return false;
+    throw error;
+  }
+}
+
+function rowOf(front: Front, session: Session): SessionRow {
+  const { profile, remote, owner } = session;
+  if (profile === undefined) throw new TlsPoolError('INTERNAL');
+  const subject = subjectOf(session);
+  const traffic = front.parts.engine.traffic?.(session.number) ?? { octetsReceived: 0, octetsSent: 0 };
+  return {
+    session: session.number, role: profile.role, protocol: profile.protocol, cipher: profile.cipher,
+    ...(profile.group !== undefined && { group: profile.group }),
+    ...(profile.alpn !== undefined && { alpn: profile.alpn }),
+    ...(profile.servername !== undefined && { servername: profile.servername }),
+    ...(profile.localid !== '' && { localid: profile.localid, revision: profile.revision }),
+    resumed: profile.resumed, authorized: profile.authorized,
+    ...(subject !== undefined && { subject }),
+    ...(remote !== undefined && { remote }),
+    ...(owner !== null && { ownerPid: owner.client.pid, ownerUid: owner.client.uid }),
+    startedAtMs: session.startedAtMs, octetsReceived: traffic.octetsReceived, octetsSent: traffic.octetsSent,
+  };
+}
+
+/** The peer's subject on one line; a certificate that OpenSSL accepted and Node cannot read has none. */
+function subjectOf(session: Session): string | undefined {
+  const [leaf] = session.peerCertificates;
+  if (leaf === undefined) return undefined;
+  try {
+    return clipText(new X509Certificate(leaf).subject.replaceAll('\n', ', '), maxSubjectOctets);
+  } catch {
+    return undefined;
+  }
+}

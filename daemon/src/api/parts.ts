@@ -1,0 +1,36 @@
+/** What the front is made of; main.ts puts it together, tests put fakes in. */
+import type { Engine } from '../engine.js';
+import type { IdentityStore, ReloadResult } from '../identity/types.js';
+import type { Identification, Log, ReloadRecord } from '../observe/index.js';
+import type { AccessPolicy } from '../policy/access.js';
+
+/** All counts are at least 1. */
+export interface FrontLimits {
+  /** Handshakes in flight in all. */
+  readonly handshakes: number;
+  readonly messageOctets: number;
+  readonly clients: number;
+  readonly listenersPerClient: number;
+  readonly requestsPerClient: number;
+  readonly queuedConnections: number;
+  /** Also the time in which a client must have said hello. */
+  readonly handshakeMs: number;
+}
+
+export interface FrontParts {
+  readonly engine: Engine;
+  readonly access: AccessPolicy;
+  readonly store: IdentityStore;
+  readonly limits: FrontLimits;
+  readonly log: Log;
+  readonly identification: Identification;
+  /** How the last reloads went; kept by whoever reloads. */
+  readonly reloads: Readonly<ReloadRecord>;
+  /** Reads configuration and credentials again, all or nothing. Throws TlsPoolError. */
+  reload(): Promise<ReloadResult>;
+}
+
+/** The body of a reply, now or from a promise, or `later`: an event of the engine brings it. */
+export type Outcome<Body> = Body | Promise<Body> | typeof later;
+export const later: unique symbol = Symbol('later');
+

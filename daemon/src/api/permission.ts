@@ -1,0 +1,43 @@
+/** What a client may ask of a handshake. Fails closed. */
+import { TlsPoolError } from 'libtlspool/protocol';
+import type { Backend, ClientAuth } from 'libtlspool/protocol';
+import type { NegotiationSpec } from '../engine.js';
+import type { AccessPolicy, Client } from '../policy/access.js';
+
+/** The part of `listen` and `starttls` that both have. */
+export interface Negotiation {
+  readonly alpn?: readonly string[];
+  readonly clientAuth?: ClientAuth;
+  readonly rejectUnauthorized?: boolean;
+  readonly backend?: Backend;
+}
+
+/** Checks what the client asks for. Throws NOT_PERMITTED, or BAD_ARGUMENT with the field. */
+export function negotiate(access: AccessPolicy, client: Client, role: 'server' | 'client', asked: Negotiation): NegotiationSpec {
+  if (!access.may(client, role)) throw new TlsPoolError('NOT_PERMITTED', { text: `user ${client.uid} may not use the ${role} role of this pool` });
+  const { alpn, clientAuth, rejectUnauthorized, backend } = asked;
+  if (backend !== undefined) checkBackend(access, client, backend);
+  if (alpn !== undefined) checkAlpn(alpn);
+  return {
+    ...(alpn !== undefined && alpn.length > 0 && { alpn }),
+    ...(clientAuth !== undefined && { clientAuth }),
+    ...(rejectUnauthorized !== undefined && { rejectUnauthorized }),
+    ...(backend !== undefined && { backend }),
+  };
+}
+
+function checkBackend(access: AccessPolicy, client: Client, backend: Backend): void {
+  // The pool connects with its own rights, to places that the client itself may not reach.
+  if (!access.may(client, 'backend')) {
+    throw new TlsPoolError('NOT_PERMITTED', { text: `user ${client.uid} may not have the pool connect to backends; the operator can allow it by "backend" in a rule`, field: 'body.backend' });
+  }
+  const isPath = backend.path !== undefined && backend.path !== '' && backend.host === undefined && backend.port === undefined;
+  const isHost = backend.path === undefined && backend.host !== undefined && backend.host !== '' && backend.port !== undefined && backend.port > 0;
+  if (!isPath && !isHost) throw new TlsPoolError('BAD_ARGUMENT', { text: 'a backend is a host and a port from 1 to 65535, or a path', field: 'body.backend' });
+}
+
+/** RFC 7301 section 3.1: a protocol name has 1 to 255 octets. */
+function checkAlpn(alpn: readonly string[]): void {
+  const empty = alpn.indexOf('');
+  if (empty >= 0) throw new TlsPoolError('BAD_ARGUMENT', { text: 'an application protocol name has 1 to 255 octets', field: `body.alpn[${empty}]` });
+}

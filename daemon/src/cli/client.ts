@@ -1,0 +1,114 @@
+/** One request to the pool, start to finish. A command does nothing else meanwhile, so this waits in poll(2). */
+import { constants } from 'node:os';
+import path from 'node:path';
+import {
+  TlsPoolError, decodeMessage, defaultMaxMessageOctets, encodeMessage, isErrorCode, maxMessageFds, protocolVersion,
+} from 'libtlspool/protocol';
+import type { Message, ReplyBody, RequestBody, RequestOp } from 'libtlspool/protocol';
+import { sockets } from 'libtlspool/native';
+import type { OwnedFd } from 'libtlspool/native';
+
+export interface PoolAddress {
+  /** Absent: $TLSPOOL_SOCKET, else the usual places. */
+  readonly path: string | undefined;
+  /** For each answer. */
+  readonly timeoutMs: number;
+}
+
+const pollIn = 1;
+
+/** A connection to the pool for a few requests, one after the other. */
+export class PoolClient {
+  readonly #fd: OwnedFd;
+  readonly #timeoutMs: number;
+  #lastId = 0;
+
+  /** Connects and says hello. Throws POOL_UNREACHABLE, or what the pool answers. */
+  constructor({ path: named, timeoutMs }: PoolAddress) {
+    this.#timeoutMs = timeoutMs;
+    this.#fd = connect(socketPaths(named));
+    try {
+      this.request('hello', { versions: [protocolVersion], client: 'tlspool' });
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** Throws the pool's error, TIMEOUT, or POOL_LOST. */
+  request<Op extends RequestOp>(op: Op, body: RequestBody<Op>): ReplyBody<Op> {
+    this.#lastId += 1;
+    const id = this.#lastId;
+    this.#send(encodeMessage({ type: 'request', op, id, body } as unknown as Message));
+    const deadlineMs = performance.now() + this.#timeoutMs;
+    for (;;) {
+      const message = this.#receive(deadlineMs);
+      if (message.type === 'error' && (message.id === id || message.id === 0)) throw errorOf(message.body.code, message.body.text, message.body.field);
+      if (message.type === 'reply' && message.op === op && message.id === id) return message.body as ReplyBody<Op>;
+    }
+  }
+
+  close(): void {
+    sockets.close(this.#fd);
+  }
+
+  #send(packet: Buffer): void {
+    try {
+      if (sockets.send(this.#fd, packet) !== -1) return;
+    } catch {
+      // A pool that has closed may have said why: that is read next.
+      return;
+    }
+    throw new TlsPoolError('TIMEOUT', { text: 'the pool does not read what is sent to it' });
+  }
+
+  #receive(deadlineMs: number): Message {
+    for (;;) {
+      const received = this.#tryReceive();
+      if (received !== null) {
+        for (const fd of received.fds) sockets.close(fd);
+        if (received.eof) throw new TlsPoolError('POOL_LOST');
+        return decodeMessage(received.data, 'toClient', defaultMaxMessageOctets);
+      }
+      const leftMs = Math.ceil(deadlineMs - performance.now());
+      if (leftMs <= 0 || sockets.pollWait(this.#fd, pollIn, leftMs) === 0) {
+        throw new TlsPoolError('TIMEOUT', { text: `the pool did not answer within ${this.#timeoutMs} ms` });
+      }
+    }
+  }
+
+  #tryReceive(): ReturnType<typeof sockets.receive> {
+    try {
+      return sockets.receive(this.#fd, defaultMaxMessageOctets, maxMessageFds);
+    } catch (error) {
+      if (error instanceof TlsPoolError && error.errno === -constants.errno.ECONNRESET) throw new TlsPoolError('POOL_LOST', { cause: error });
+      throw error;
+    }
+  }
+}
+
+/** Where a pool may be, in order. A path that was named is never replaced by another. */
+export function socketPaths(named: string | undefined, env: NodeJS.ProcessEnv = process.env): string[] {
+  const only = named ?? env['TLSPOOL_SOCKET'];
+  if (only !== undefined && only !== '') return [only];
+  const runtime = env['XDG_RUNTIME_DIR'];
+  const user = runtime === undefined || runtime === '' ? [] : [path.join(runtime, 'tlspool/pool.sock')];
+  return ['/run/tlspool/pool.sock', ...user];
+}
+
+function connect(paths: readonly string[]): OwnedFd {
+  const reasons: string[] = [];
+  for (const one of paths) {
+    try {
+      return sockets.unixConnect(one, 'seqpacket');
+    } catch (error) {
+      reasons.push(`${one}: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+  throw new TlsPoolError('POOL_UNREACHABLE', { text: `no pool answers (${reasons.join('; ')}); start tlspoold, or name its socket with --socket or TLSPOOL_SOCKET` });
+}
+
+function errorOf(code: string, text: string, field: string | undefined): TlsPoolError {
+  const known = isErrorCode(code) ? code : 'INTERNAL';
+  return new TlsPoolError(known, { text: known === code ? text : `${code}: ${text}`, ...(field !== undefined && { field }) });
+}

@@ -1,0 +1,121 @@
+/**
+ * The keys of the configuration file. The types, the checks and the table of docs/configuration.md all come from here:
+ * `describe` is the key's documentation, and a test keeps the table and the schema together.
+ */
+import { z } from 'zod';
+import { lookupId } from './accounts.js';
+import { normalizeHostName } from '../pki/names.js';
+
+const lookup = (database: 'passwd' | 'group', noun: string) => z.unknown().transform((value, context) => {
+  const id = typeof value === 'string' || typeof value === 'number' ? lookupId(database, value) : undefined;
+  if (id !== undefined) return id;
+  context.issues.push({ code: 'custom', input: value, message: `a ${noun} that exists on this host, or its number (0 to 4294967294)` });
+  return z.NEVER;
+});
+
+/** One value or a list of them. */
+const oneOrMore = <S extends z.ZodType>(of: S) => z.preprocess((value) => (value === undefined || Array.isArray(value) ? value : [value]), z.array(of).min(1).max(64));
+
+const int = (min: number, max: number) => z.int().min(min).max(max);
+const file = z.string().min(1).max(4096).regex(/^[^\0]*$/, { error: 'a path without NUL octets' });
+const glob = z.string().min(1).max(255);
+
+/** `90s`, `15m`, `1h`, `7d`; seconds result. */
+export function parseDuration(text: string): number | undefined {
+  const [, count, unit] = /^(\d{1,7})(s|m|h|d)$/.exec(text) ?? [];
+  return count === undefined ? undefined : Number(count) * { s: 1, m: 60, h: 3600, d: 86_400 }[unit as 's' | 'm' | 'h' | 'd'];
+}
+
+// RFC 8446 section 4.6.1: ticket_lifetime is at most 604800 seconds.
+const ticketLifetime = z.string().transform((value, context) => {
+  const seconds = parseDuration(value);
+  if (seconds !== undefined && seconds >= 60 && seconds <= 604_800) return seconds;
+  context.issues.push({ code: 'custom', input: value, message: 'a duration from 1m to 7d, written as a number with s, m, h or d, such as 1h' });
+  return z.NEVER;
+});
+
+const socketMode = z.unknown().transform((value, context) => {
+  const mode = typeof value === 'string' && /^(0o?)?[0-7]{3}$/.test(value) ? Number.parseInt(value.slice(-3), 8) : 0;
+  if ((mode & 0o600) === 0o600) return mode;
+  context.issues.push({ code: 'custom', input: value, message: 'octal permissions from 0600 to 0777 that let the owner read and write, such as 0660' });
+  return z.NEVER;
+});
+
+const hostName = z.string().transform((value, context) => {
+  const name = normalizeHostName(value);
+  if (name !== undefined) return name;
+  context.issues.push({ code: 'custom', input: value, message: 'a host name, optionally with a leading "*." for one label' });
+  return z.NEVER;
+});
+
+/** 1 to 255 octets, no control characters, no slash, no leading dot: also a folder's name. */
+export const localid = z.string().min(1).regex(/^[^./\p{Cc}][^/\p{Cc}]*$/u, { error: 'a name without slashes and control characters that does not begin with a dot' })
+  .refine((value) => Buffer.byteLength(value) <= 255, { error: 'a name of at most 255 octets' });
+
+const socket = z.strictObject({
+  path: file.optional().describe('Where clients connect. Default: `/run/tlspool/pool.sock` for root, else `$XDG_RUNTIME_DIR/tlspool/pool.sock`, else `pool.sock` in the state folder. At most 107 octets. Change needs a restart.'),
+  mode: socketMode.default(0o660).describe('Permissions of the socket, octal, `0600` to `0777`. Default `0660`. Who may do what is decided by `access` in any case. Change needs a restart.'),
+  group: lookup('group', 'group').optional().describe('Group of the socket, name or number. Default: `tlspool` where that group exists and the pool may give it, else the pool\'s own. Change needs a restart.'),
+}).describe('The socket of the pool protocol.');
+
+const log = z.strictObject({
+  level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info').describe('`debug`, `info`, `warn`, `error` or `silent`. Default `info`. Change needs a restart.'),
+  format: z.enum(['json']).default('json').describe('`json`, one object a line; the one format there is so far. Default `json`.'),
+}).describe('The log, on standard output.');
+
+const limits = z.strictObject({
+  sessions: int(1, 1_000_000).default(20_000).describe('Sessions in all, handshakes included; listeners pause at the limit. 1 to 1000000, default 20000. Change needs a restart.'),
+  sessionsPerClient: int(1, 1_000_000).default(10_000).describe('Sessions of one client (one uid). 1 to 1000000, default 10000.'),
+  handshakes: int(1, 100_000).default(1024).describe('Handshakes in flight; listeners pause at the limit. 1 to 100000, default 1024. Change needs a restart.'),
+  handshakeMs: int(100, 3_600_000).default(10_000).describe('Milliseconds in which a handshake must finish. 100 to 3600000, default 10000. Change needs a restart.'),
+  messageOctets: int(4096, 1_048_576).default(65_536).describe('Octets in one message of a client. 4096 to 1048576, default 65536. Change needs a restart.'),
+  clients: int(1, 100_000).default(512).describe('Connected clients. 1 to 100000, default 512. Change needs a restart.'),
+  listenersPerClient: int(1, 10_000).default(64).describe('Listening sockets of one connection. 1 to 10000, default 64. Change needs a restart.'),
+  requestsPerClient: int(1, 10_000).default(256).describe('Unanswered requests of one connection. 1 to 10000, default 256. Change needs a restart.'),
+  lingerMs: int(0, 600_000).default(2000).describe('Milliseconds that a closing session waits for its peer after everything was sent. 0 to 600000, default 2000. Change needs a restart.'),
+  queuedConnections: int(1, 100_000).default(1024).describe('Connections that wait for one slow client before its listeners pause. 1 to 100000, default 1024. Change needs a restart.'),
+}).describe('What clients and peers may use up.');
+
+const trust = z.strictObject({
+  roots: z.array(file).min(1).max(64).optional().describe('PEM files with the roots for outgoing connections without an identity, and for identities without trust of their own. Default: `/etc/ssl/certs/ca-certificates.crt` where it exists.'),
+}).describe('Trust of the pool itself.');
+
+const identity = z.strictObject({
+  localid: localid.describe('Name of the identity, 1 to 255 octets, unique. Required.'),
+  directory: file.optional().describe('Folder with `tls.crt`, `tls.key`, `ca.crt` and further pairs of `*.crt` and `*.key` for other key types. Without `directory` and `certificate`: the sub-folder of `identitiesDirectory` with this name.'),
+  certificate: file.optional().describe('PEM chain, leaf first. Instead of `directory`; needs `key`.'),
+  key: file.optional().describe('PEM private key, not encrypted, mode 0600. Needs `certificate`.'),
+  trust: file.optional().describe('PEM roots for the certificates of peers. Only with `certificate`; a folder has `ca.crt`.'),
+  names: z.array(hostName).max(256).default([]).describe('Server names (SNI) that this identity serves; `*.example.org` covers one label. Default: the DNS names of its certificates. At most 256.'),
+  policy: z.enum(['modern', 'intermediate']).default('intermediate').describe('`modern` (TLS 1.3 only) or `intermediate` (TLS 1.2 and 1.3). Default `intermediate`.'),
+  clientAuth: z.enum(['none', 'request', 'require']).default('none').describe('Client certificates: `none`, `request` or `require`. The last two need trust roots. Default `none`.'),
+  default: z.boolean().default(false).describe('Serves clients that send no server name or an unknown one. At most one identity. Default `false`.'),
+  ticketLifetime: ticketLifetime.default(3600).describe('How long a session may be resumed, such as `90s`, `15m`, `1h`. 1m to 7d, default `1h`.'),
+});
+
+const rule = z.strictObject({
+  uid: oneOrMore(lookup('passwd', 'user')).optional().describe('Users, name or number; one or a list.'),
+  gid: oneOrMore(lookup('group', 'group')).optional().describe('Groups, name or number, primary or supplementary; one or a list.'),
+  unit: oneOrMore(glob).optional().describe('Units of the system\'s service manager, such as `dovecot.service`; `*` and `?` are wildcards. Needs Linux 6.5 (SO_PEERPIDFD); on older kernels no client has a unit.'),
+  identities: z.array(glob).max(1000).default([]).describe('Identities that may be used; `*` and `?` are wildcards. Default: none.'),
+  roles: z.array(z.enum(['server', 'client'])).min(1).max(2).default(['server', 'client']).describe('`server`, `client` or both. Default: both.'),
+  backend: z.boolean().default(false).describe('May have the pool connect to backends. Default `false`.'),
+  operator: z.boolean().default(false).describe('May use status, sessions, identities and reload. Default `false`.'),
+});
+
+export const configSchema = z.strictObject({
+  socket: socket.prefault({}),
+  state: file.optional().describe('Folder for what the pool writes, mode 0700. Default: `/var/lib/tlspool` for root, else `$XDG_STATE_HOME/tlspool`, else `~/.local/state/tlspool`. Change needs a restart.'),
+  workers: int(1, 256).optional().describe('Engine threads. 1 to 256, default: the processors that the pool may use. Change needs a restart.'),
+  log: log.prefault({}),
+  limits: limits.prefault({}),
+  drainMs: int(0, 86_400_000).default(30_000).describe('Milliseconds that sessions get to finish after SIGTERM. 0 to 86400000, default 30000. Change needs a restart.'),
+  trust: trust.prefault({}),
+  identities: z.array(identity).max(1000).default([]).describe('Identities, at most 1000.'),
+  identitiesDirectory: file.optional().describe('Folder in which each sub-folder is one more identity, named like the folder. Sub-folders that begin with a dot are left out.'),
+  access: z.array(rule).max(1000).optional().describe('Who may do what. A client gets what all rules that match it grant together; a rule matches when all of its `uid`, `gid` and `unit` do. Root and the pool\'s own user may always do everything. Default: the group `tlspool`, where it exists, may use every identity in both roles.'),
+});
+
+export type ParsedConfig = z.output<typeof configSchema>;
+export type ParsedIdentity = ParsedConfig['identities'][number];
+export type ParsedRule = NonNullable<ParsedConfig['access']>[number];

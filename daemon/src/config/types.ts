@@ -1,0 +1,78 @@
+/** The configuration, checked and with every default filled in. What each key means is in schema.ts and docs/configuration.md. */
+import type { ClientAuth } from 'libtlspool/protocol';
+import type { PolicyName } from '../identity/types.js';
+import type { Permission } from '../policy/access.js';
+
+export interface SocketConfig {
+  /** Absolute, at most 107 octets. */
+  readonly path: string;
+  /** Permission bits. */
+  readonly mode: number;
+  /** Group that owns the socket; absent: the pool's own. */
+  readonly gid?: number;
+}
+
+export interface LimitsConfig {
+  readonly sessions: number;
+  readonly sessionsPerClient: number;
+  readonly handshakes: number;
+  readonly handshakeMs: number;
+  readonly messageOctets: number;
+  readonly clients: number;
+  readonly listenersPerClient: number;
+  readonly requestsPerClient: number;
+  readonly lingerMs: number;
+  readonly queuedConnections: number;
+}
+
+export interface LogConfig { readonly level: 'debug' | 'info' | 'warn' | 'error' | 'silent'; readonly format: 'json' }
+
+/** Where the credentials of an identity are; paths are absolute. */
+export type SourceConfig =
+  | { readonly kind: 'directory'; readonly directory: string }
+  | { readonly kind: 'files'; readonly certificate: string; readonly key: string; readonly trust?: string };
+
+export interface IdentityConfig {
+  readonly localid: string;
+  readonly source: SourceConfig;
+  readonly names: readonly string[];
+  readonly policy: PolicyName;
+  readonly clientAuth: ClientAuth;
+  readonly isDefault: boolean;
+  readonly ticketLifetimeS: number;
+}
+
+/** Grants to the clients that match all of uid, gid and unit that are present. At least one of the three is. */
+export interface AccessRule {
+  readonly uids?: readonly number[];
+  readonly gids?: readonly number[];
+  /** Globs on the name of a unit of the system's service manager. */
+  readonly units?: readonly string[];
+  /** Globs on localids. */
+  readonly identities: readonly string[];
+  readonly permissions: readonly Permission[];
+}
+
+export interface Config {
+  /** Absolute path of the configuration file; absent for the development default. */
+  readonly file?: string;
+  /** True without a file: prepareState makes a development CA and the identity `localhost`. */
+  readonly development: boolean;
+  readonly socket: SocketConfig;
+  /** Folder for what the pool itself writes, mode 0700. */
+  readonly state: string;
+  /** Engine threads, 1 to 256. */
+  readonly workers: number;
+  readonly log: LogConfig;
+  readonly limits: LimitsConfig;
+  readonly drainMs: number;
+  /** PEM files with the roots for outgoing connections that name no identity. */
+  readonly trust: { readonly roots: readonly string[] };
+  readonly identities: readonly IdentityConfig[];
+  /** Each sub-folder is one more identity, named like the folder. */
+  readonly identitiesDirectory?: string;
+  readonly access: readonly AccessRule[];
+}
+
+/** Values of the command line; they win over the file. */
+export interface Overrides { readonly socket?: string; readonly state?: string }

@@ -1,0 +1,79 @@
+/**
+ * PEM (RFC 7468) by octets. Keys never become JavaScript strings here: a string cannot be wiped. Errors name file and line.
+ */
+import { TlsPoolError } from 'libtlspool/protocol';
+
+export interface PemBlock {
+  /** Such as `CERTIFICATE`. */
+  readonly label: string;
+  /** 1-based line of the BEGIN. */
+  readonly line: number;
+  /** The block with its BEGIN and END lines: a view of the input, not a copy. */
+  readonly octets: Buffer;
+  /** RFC 1421 headers are there, as in an encrypted key of the old kind. */
+  readonly hasHeaders: boolean;
+}
+
+function bad(file: string, line: number, text: string): TlsPoolError {
+  return new TlsPoolError('IDENTITY_BAD', { text: `${file}:${line}: ${text}` });
+}
+
+const dashes = Buffer.from('-----');
+const base64 = new Set(Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/='));
+const colon = 0x3a;
+
+/** Lines with their offsets; LF or CRLF, blanks at the end do not count. */
+function* linesOf(octets: Buffer): Generator<{ number: number; start: number; end: number; next: number }> {
+  for (let start = 0, number = 1; start < octets.length; number++) {
+    const newline = octets.indexOf(0x0a, start);
+    const next = newline === -1 ? octets.length : newline + 1;
+    let end = newline === -1 ? octets.length : newline;
+    while (end > start && [0x0d, 0x20, 0x09].includes(octets[end - 1]!)) end--;
+    yield { number, start, end, next };
+    start = next;
+  }
+}
+
+/** The label of a BEGIN or END line; undefined for every other line. */
+function boundary(line: Buffer): { word: 'BEGIN' | 'END'; label: string } | undefined {
+  if (!line.subarray(0, 5).equals(dashes)) return undefined;
+  const [, word, label] = /^-----(BEGIN|END) ([A-Z0-9 ]{1,64})-----$/.exec(line.toString('latin1')) ?? [];
+  return word === undefined ? undefined : { word: word as 'BEGIN' | 'END', label: label! };
+}
+
+/**
+ * All blocks of a file, in order. Text between blocks is skipped, as OpenSSL does. Throws IDENTITY_BAD with file and line
+ * for a block that does not end, ends as something else, or holds what is no base64; for a file without any block too.
+ */
+export function pemBlocks(octets: Buffer, file: string): readonly PemBlock[] {
+  const blocks: PemBlock[] = [];
+  let open: { label: string; line: number; start: number; hasHeaders: boolean } | undefined;
+  for (const { number, start, end, next } of linesOf(octets)) {
+    const line = octets.subarray(start, end);
+    const edge = boundary(line);
+    if (open === undefined) {
+      if (edge?.word === 'END') throw bad(file, number, `END ${edge.label} without its BEGIN; the file is damaged`);
+      if (edge !== undefined) open = { label: edge.label, line: number, start, hasHeaders: false };
+      continue;
+    }
+    if (edge?.word === 'BEGIN') throw bad(file, number, `BEGIN ${edge.label} inside the block that began on line ${open.line}; its END line is missing`);
+    if (edge !== undefined) {
+      if (edge.label !== open.label) throw bad(file, number, `END ${edge.label} closes the ${open.label} that began on line ${open.line}; the file is damaged`);
+      blocks.push({ label: open.label, line: open.line, octets: octets.subarray(open.start, next), hasHeaders: open.hasHeaders });
+      open = undefined;
+    } else if (line.includes(colon)) {
+      open.hasHeaders = true;
+    } else if (!open.hasHeaders && !line.every((octet) => base64.has(octet))) {
+      throw bad(file, number, `not base64, inside the ${open.label} that began on line ${open.line}; the file is damaged`);
+    }
+  }
+  if (open !== undefined) throw bad(file, open.line, `BEGIN ${open.label} without its END; the file was cut short`);
+  if (blocks.length === 0) throw bad(file, 1, emptyReason(octets));
+  return blocks;
+}
+
+function emptyReason(octets: Buffer): string {
+  if (octets.length === 0) return 'the file is empty';
+  if (octets[0] === 0x30) return 'the file looks like DER; convert it to PEM, for example with: openssl x509 -inform der, or openssl pkey -inform der';
+  return 'no PEM block (-----BEGIN ...-----) in the file';
+}

@@ -1,0 +1,16 @@
+/** Source: a certificate file, a key file and perhaps a file of trust roots, wherever they are. */
+import { readMaterial, type MaterialFiles } from './read.js';
+import type { IdentitySource } from './types.js';
+import { watchPaths } from './watch.js';
+
+export interface PemFiles { readonly certificate: string; readonly key: string; readonly trust?: string }
+
+/** Credentials in PEM files. Nothing is read before `load`. */
+export function pemFilesSource({ certificate, key, trust }: PemFiles): IdentitySource {
+  const files: MaterialFiles = { pairs: [{ certificate, key }], ...(trust === undefined ? {} : { trust }) };
+  return {
+    description: certificate,
+    load: () => readMaterial(() => Promise.resolve(files), certificate),
+    watch: (changed) => watchPaths([certificate, key, ...(trust === undefined ? [] : [trust])].map((file) => ({ file })), changed),
+  };
+}

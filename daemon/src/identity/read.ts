@@ -1,0 +1,103 @@
+/** Reads the files of one identity at one moment: what all file sources share. */
+import { createHash, type X509Certificate } from 'node:crypto';
+import { stat } from 'node:fs/promises';
+import { TlsPoolError } from 'libtlspool/protocol';
+import { readKeyFile, readPublicFile } from './files.js';
+import { checkPair, parseCertificates, parseKey, parseTrust } from './inspect.js';
+import type { Material } from './types.js';
+
+export interface PairFiles { readonly certificate: string; readonly key: string }
+export interface MaterialFiles { readonly pairs: readonly PairFiles[]; readonly trust?: string }
+
+/** More key types than there are in TLS; the cap of the `identities` reply. */
+export const maxPairs = 8;
+const maxAttempts = 5;
+
+interface ReadPair { readonly chain: Buffer; readonly key: Buffer; readonly leaf: X509Certificate; readonly file: string }
+
+async function readPair(files: PairFiles): Promise<ReadPair> {
+  const { certificates, pem: chain } = parseCertificates(await readPublicFile(files.certificate), files.certificate);
+  const octets = await readKeyFile(files.key);
+  try {
+    const { key, pem } = parseKey(octets, files.key);
+    checkPair(certificates, key, files);
+    // A copy of its own, not of the shared pool; `octets`, of which `pem` is a view, is wiped below.
+    const own = Buffer.alloc(pem.length);
+    pem.copy(own);
+    return { chain, key: own, leaf: certificates[0]!, file: files.certificate };
+  } finally {
+    octets.fill(0);
+  }
+}
+
+/** OpenSSL keeps one certificate per key type and would drop the first of two without a word. */
+function checkTypes(pairs: readonly ReadPair[]): void {
+  const seen = new Map<string, string>();
+  for (const { leaf, file } of pairs) {
+    const type = leaf.publicKey.asymmetricKeyType ?? 'unknown';
+    const other = seen.get(type);
+    if (other !== undefined) throw new TlsPoolError('IDENTITY_BAD', { text: `${other} and ${file} both have a key of type ${type}; an identity has one per type; take one of them away` });
+    seen.set(type, file);
+  }
+}
+
+async function readOnce(files: MaterialFiles): Promise<Material> {
+  const pairs: ReadPair[] = [];
+  try {
+    for (const pair of files.pairs) pairs.push(await readPair(pair));
+    checkTypes(pairs);
+    const trust = files.trust === undefined ? undefined : parseTrust(await readPublicFile(files.trust), files.trust).pem;
+    const hash = createHash('sha256');
+    // The certificate names its public key, and checkPair has tied the private one to it: no key octet goes into the digest.
+    for (const { chain } of pairs) hash.update(`${chain.length}:`).update(chain);
+    if (trust !== undefined) hash.update(`trust ${trust.length}:`).update(trust);
+    return {
+      keyPairs: pairs.map(({ chain, key }) => ({ chain, key })), certificateFiles: pairs.map(({ file }) => file),
+      ...(trust === undefined ? {} : { trust }), digest: hash.digest('hex'),
+    };
+  } catch (error) {
+    for (const { key } of pairs) key.fill(0);
+    throw error;
+  }
+}
+
+/** What would change if a file were replaced while it is read. Missing files have a print too: they may come. */
+export async function fingerprint(files: readonly string[]): Promise<string> {
+  const prints = await Promise.all(files.map(async (file) => {
+    try {
+      const { dev, ino, size, mtimeNs, ctimeNs } = await stat(file, { bigint: true });
+      return `${file} ${dev} ${ino} ${size} ${mtimeNs} ${ctimeNs}`;
+    } catch (error) {
+      return `${file} ${(error as NodeJS.ErrnoException).code ?? ''}`;
+    }
+  }));
+  return prints.join('\n');
+}
+
+const allFiles = (files: MaterialFiles): string[] => [...files.pairs.flatMap(({ certificate, key }) => [certificate, key]), ...(files.trust === undefined ? [] : [files.trust])];
+
+/**
+ * Reads everything so that all of it is of the same moment: Kubernetes and certbot replace certificate and key one after
+ * the other, or swap a link between two reads. When anything changed meanwhile it is read again, up to five times.
+ * Throws IDENTITY_BAD; keys read so far are wiped then.
+ */
+export async function readMaterial(list: () => Promise<MaterialFiles>, what: string): Promise<Material> {
+  for (let attempt = 1; attempt <= maxAttempts; attempt++) {
+    const files = await list();
+    const before = await fingerprint(allFiles(files));
+    let material: Material | undefined;
+    let failure: unknown;
+    try {
+      material = await readOnce(files);
+    } catch (error) {
+      failure = error;
+    }
+    const after = await fingerprint(allFiles(await list()));
+    if (before === after) {
+      if (material === undefined) throw failure;
+      return material;
+    }
+    for (const { key } of material?.keyPairs ?? []) key.fill(0);
+  }
+  throw new TlsPoolError('IDENTITY_BAD', { text: `${what} changed each time it was read; write the files once, or rename a finished folder into place` });
+}

@@ -1,0 +1,57 @@
+/**
+ * The daemon's log: one JSON object per line. Nothing secret is passed to it (control keys, exporter output and key files have no
+ * business here); text that a peer chose is cut and goes through JSON, which escapes it.
+ */
+import { pino } from 'pino';
+import type { DestinationStream, Logger } from 'pino';
+import { RateLimit } from './ratelimit.js';
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
+
+export interface LogFields { readonly [field: string]: string | number | boolean | undefined }
+
+/** Longest piece of text kept in a log line, in characters. */
+const maxText = 256;
+/** Lines a second about things that peers can cause at will. */
+const failuresPerSecond = 20;
+
+/** Text of a peer, cut to a length that cannot flood the log. */
+export function cut(text: string, max = maxText): string {
+  return text.length <= max ? text : `${text.slice(0, max)}... (${text.length} characters)`;
+}
+
+export class Log {
+  readonly #pino: Logger;
+  readonly #failures: RateLimit;
+  /** Read before a line of the hot path is composed. */
+  readonly isDebug: boolean;
+
+  /** Writes to stdout unless given a destination. */
+  constructor(level: LogLevel, destination?: DestinationStream) {
+    const options = { level, base: { pid: process.pid }, formatters: { level: (label: string) => ({ level: label }) } };
+    this.#pino = destination === undefined ? pino(options, pino.destination({ fd: 1, sync: true })) : pino(options, destination);
+    this.isDebug = this.#pino.isLevelEnabled('debug');
+    this.#failures = new RateLimit(failuresPerSecond, (suppressed) => {
+      this.#pino.info({ suppressed }, 'more failures of connections than are logged');
+    });
+  }
+
+  debug(text: string, fields: LogFields = {}): void { this.#pino.debug(capped(fields), text); }
+  info(text: string, fields: LogFields = {}): void { this.#pino.info(capped(fields), text); }
+  warn(text: string, fields: LogFields = {}): void { this.#pino.warn(capped(fields), text); }
+  error(text: string, fields: LogFields = {}): void { this.#pino.error(capped(fields), text); }
+
+  /** For failures that anybody on the network can cause: at most 20 lines a second, and then a count of what was left out. */
+  failure(text: string, fields: LogFields = {}): void {
+    if (this.#failures.take()) this.#pino.info(capped(fields), text);
+  }
+
+  /** Writes the count of suppressed lines, if any. Call before the process ends. */
+  close(): void { this.#failures.close(); }
+}
+
+function capped(fields: LogFields): LogFields {
+  const result: Record<string, string | number | boolean | undefined> = {};
+  for (const [name, value] of Object.entries(fields)) result[name] = typeof value === 'string' ? cut(value) : value;
+  return result;
+}

@@ -1,0 +1,5 @@
+/** What may be negotiated, and which client of the pool may do what. */
+export type { AccessPolicy, Client, Permission } from './access.js';
+export { identifyClient, type ClientHost } from './client.js';
+export { presets, type Preset } from './presets.js';
+export { RuleAccess, type AccessSettings } from './rules.js';

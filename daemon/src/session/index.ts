@@ -1,0 +1,6 @@
+export { CtlkeyMaker, ctlkeyFromOctets, ctlkeyToOctets, isSameCtlkey } from './ctlkey.js';
+export { Session, sessionInfoOf } from './session.js';
+export type { Owner, SessionFacts } from './session.js';
+export { mayHappen, nextState, transitions } from './states.js';
+export type { SessionEvent, SessionState } from './states.js';
+export { SessionTable, factsOf, limitReached } from './table.js';

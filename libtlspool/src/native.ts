@@ -1,0 +1,137 @@
+/**
+ * The native socket addon, typed. Verbs equal system calls; there is no policy here.
+ *
+ * All descriptors are opened CLOEXEC and non-blocking. A failed call throws TlsPoolError SYSTEM with `errno` (negative,
+ * as in libuv) , `syscall` and the errno's name in the text; nothing asserts on a caller's input.
+ */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { TlsPoolError } from './protocol/errors.js';
+
+/** A descriptor that the holder must close, exactly once. */
+export type OwnedFd = number & { readonly __fd: 'owned' };
+/** A descriptor that somebody else closes. */
+export type BorrowedFd = number & { readonly __fd: 'owned' | 'borrowed' };
+
+export type SocketKind = 'stream' | 'seqpacket';
+
+export interface Received {
+  /** Empty at end of stream (`eof` is then true). */
+  readonly data: Buffer;
+  /** Owned by the caller from now on. */
+  readonly fds: OwnedFd[];
+  readonly eof: boolean;
+}
+
+export interface PeerCredentials {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Supplementary groups (SO_PEERGROUPS); empty where the kernel does not say. */
+  readonly groups: readonly number[];
+  /** SO_PEERPIDFD where the kernel has it: owned by the caller. */
+  readonly pidfd?: OwnedFd;
+}
+
+export interface SocketInfo {
+  readonly domain: 'IPv4' | 'IPv6' | 'unix' | 'other';
+  readonly type: 'stream' | 'seqpacket' | 'dgram' | 'other';
+  readonly listening: boolean;
+  readonly connected: boolean;
+  /** Present for the domains of Endpoint in the message table. */
+  readonly local?: { readonly family: 'IPv4' | 'IPv6' | 'unix'; readonly address: string; readonly port: number };
+  readonly remote?: { readonly family: 'IPv4' | 'IPv6' | 'unix'; readonly address: string; readonly port: number };
+}
+
+export interface TcpListenOptions {
+  /** Numeric IPv4 or IPv6 address; `::` with ipv6Only false serves both. */
+  readonly host: string;
+  /** 0 to 65535; 0 lets the kernel choose. */
+  readonly port: number;
+  /** Length of the accept queue, default 511. */
+  readonly backlog?: number;
+  readonly reusePort?: boolean;
+  readonly ipv6Only?: boolean;
+}
+
+export interface UnixListenOptions {
+  readonly path: string;
+  readonly kind: SocketKind;
+  readonly backlog?: number;
+  /** Permission bits of the path, set before anybody can connect. Default 0o600. */
+  readonly mode?: number;
+}
+
+/** Bits of Poll events, as in libuv. */
+export const pollReadable = 1;
+export const pollWritable = 2;
+export const pollDisconnect = 4;
+
+/** Readiness of one descriptor on Node's own loop (uv_poll). The descriptor is borrowed; close the Poll before it. */
+export interface Poll {
+  /** Replace the set of events waited for (pollReadable | pollWritable | pollDisconnect). */
+  start(events: number): void;
+  stop(): void;
+  /** Stops and releases the handle. May be called twice. */
+  close(): void;
+  ref(): void;
+  unref(): void;
+}
+
+export interface NativeSockets {
+  socketpair(kind: SocketKind): [OwnedFd, OwnedFd];
+  /** Connects a UNIX socket. Paths over 107 octets are refused, not cut. A leading NUL means the abstract namespace. */
+  unixConnect(path: string, kind: SocketKind): OwnedFd;
+  /** Binds and listens. An existing path is an error (EADDRINUSE); unlinking is policy. */
+  unixListen(options: UnixListenOptions): OwnedFd;
+  tcpListen(options: TcpListenOptions): OwnedFd;
+  /** Raw accept4: a descriptor from which nothing has been read; null when nobody is waiting (EAGAIN). */
+  accept(fd: BorrowedFd): OwnedFd | null;
+  /** One sendmsg, MSG_NOSIGNAL. Returns the octets taken, or -1 when the socket is full (EAGAIN; nothing was sent). The fds stay the caller's. */
+  send(fd: BorrowedFd, data: Uint8Array, fds?: readonly BorrowedFd[]): number;
+  /**
+   * One recvmsg with MSG_CMSG_CLOEXEC; null when nothing is there (EAGAIN). A packet that did not fit (MSG_TRUNC, MSG_CTRUNC)
+   * or carries more than maxFds descriptors throws TlsPoolError MESSAGE_TOO_LARGE or FD_COUNT after closing all of them.
+   */
+  receive(fd: BorrowedFd, maxOctets: number, maxFds: number): Received | null;
+  peerCredentials(fd: BorrowedFd): PeerCredentials;
+  /** Throws FD_KIND when fd is no socket. */
+  socketInfo(fd: BorrowedFd): SocketInfo;
+  /** shutdown(2): 0 read, 1 write, 2 both. */
+  shutdown(fd: BorrowedFd, how: 0 | 1 | 2): void;
+  /** close(2), never retried on EINTR (the descriptor is gone either way). */
+  close(fd: OwnedFd): void;
+  /** dup with CLOEXEC. */
+  dup(fd: BorrowedFd): OwnedFd;
+  /** Blocking poll(2) of one descriptor; returns revents in poll(2)'s bits (POLLIN 1, POLLOUT 4, POLLERR 8, POLLHUP 16, POLLRDHUP 8192), 0 on time-out. */
+  pollWait(fd: BorrowedFd, events: number, timeoutMs: number): number;
+  /** A watcher of readiness. `callback(status, events)`: status is 0 or a negative errno. */
+  poll(fd: BorrowedFd, callback: (status: number, events: number) => void): Poll;
+}
+
+const require = createRequire(import.meta.url);
+const nodeGypBuild = require('node-gyp-build') as (folder: string) => unknown;
+
+/**
+ * Loads the native addon of a package: its own build, or the prebuilt binary for this platform. In a checkout of the project,
+ * and only there, the environment variable TLSPOOL_ADDON_DIR names another folder with `<name>.node`: the sanitizer builds.
+ * An installed package ignores it, so that the environment of a privileged process cannot choose its code.
+ */
+export function loadAddon(packageFolder: string, name: string): unknown {
+  const folder = process.env['TLSPOOL_ADDON_DIR'];
+  const inCheckout = existsSync(path.join(packageFolder, '..', 'tsconfig.base.json'));
+  if (folder !== undefined && folder !== '' && inCheckout) return require(path.resolve(folder, `${name}.node`));
+  return nodeGypBuild(packageFolder);
+}
+
+interface Addon {
+  /** Gives the verbs, which throw instances of this class. Once per thread. */
+  bind(errorClass: typeof TlsPoolError): NativeSockets;
+}
+
+const packageFolder = path.join(path.dirname(fileURLToPath(import.meta.url)), '..');
+
+/** The verbs. Every error is a TlsPoolError: SYSTEM, FD_KIND, BAD_ARGUMENT, BAD_STATE, MESSAGE_TOO_LARGE or FD_COUNT. */
+export const sockets: NativeSockets = (loadAddon(packageFolder, 'tlspool_sockets') as Addon).bind(TlsPoolError);

@@ -1,0 +1,274 @@
+/** The plain-text side of a TLS session, in the shape of a tls.TLSSocket. */
+import { X509Certificate } from 'node:crypto';
+import net from 'node:net';
+import type { CipherNameAndProtocol, DetailedPeerCertificate, EphemeralKeyInfo, PeerCertificate } from 'node:tls';
+import { legacyChain, ephemeralKey } from './certificates.js';
+import type { Channel, SessionSink } from './channel.js';
+import { openHandle } from './handle.js';
+import { sockets } from './native.js';
+import type { OwnedFd } from './native.js';
+import { TlsPoolError } from './protocol/index.js';
+import type { EventBody, ReplyBody, SessionInfo } from './protocol/index.js';
+
+const pollHangUp = 16;
+/** How long the pool may take for one answer to a session's own request. */
+const sessionRequestMs = 5_000;
+/** A dying process closes its descriptors one after the other; ours to the pool follows the session's within this time. */
+const lossGraceMs = 250;
+
+/** What a PoolSocket is made from. */
+export interface SessionStart {
+  readonly channel: Channel;
+  /** Owned by the socket. */
+  readonly fd: OwnedFd;
+  readonly ctlkey: Uint8Array;
+  readonly info: SessionInfo;
+  readonly allowHalfOpen?: boolean;
+  /** Do not read before resume() is called. */
+  readonly pauseOnConnect?: boolean;
+  /** What is known already, for a session that waited to be accepted. */
+  readonly closed?: EventBody<'closed'> | undefined;
+}
+
+/** Channel bindings of a session: RFC 5929 (tls-unique on TLS 1.2 only) and RFC 9266. */
+export type ChannelBindings = Omit<ReplyBody<'info'>, 'info'>;
+
+/** Words of `how` that mean that all of the stream arrived. */
+const complete: ReadonlySet<string> = new Set(['closed']);
+
+/**
+ * A TLS session of the pool as a stream of plain text. It answers what code written for tls.TLSSocket asks, and is a
+ * net.Socket: http, http2 and everything else that takes a connection takes it.
+ *
+ * Fails closed: `end` is emitted only for a stream that its sender completed with close_notify. Any other end of the
+ * session destroys the socket with TRUNCATED (the peer just stopped), SESSION_LOST (reset, alert, time-out, revoked) or
+ * POOL_LOST, after the octets that did arrive.
+ * destroy(error) before all was written aborts the session, so that the peer does not take it for complete either.
+ */
+export class PoolSocket extends net.Socket implements SessionSink {
+  readonly #channel: Channel;
+  readonly #fd: OwnedFd;
+  readonly #ctlkey: Uint8Array;
+  readonly #info: SessionInfo;
+  #closed: EventBody<'closed'> | undefined;
+  /** End of stream was read, and it is not known yet whether it is the true end. */
+  #undecided = false;
+
+  /** @internal Sockets come from a Listener, starttls() or connect(). Closes the descriptor when it throws. */
+  constructor(start: SessionStart) {
+    super({
+      handle: openHandle(start.fd), allowHalfOpen: start.allowHalfOpen ?? false, pauseOnCreate: start.pauseOnConnect ?? false,
+      readable: true, writable: true,
+    } as net.SocketConstructorOpts);
+    this.#channel = start.channel;
+    this.#fd = start.fd;
+    this.#ctlkey = start.ctlkey;
+    this.#info = start.info;
+    this.#closed = start.closed;
+    if (start.closed === undefined) start.channel.addSession(start.ctlkey, this);
+  }
+
+  // ---- end of stream -------------------------------------------------------------------------------------------------
+
+  /** @internal */
+  noteClosed(closed: EventBody<'closed'>): void {
+    this.#closed = closed;
+    if (this.#undecided) this.#decide();
+  }
+
+  /** @internal */
+  noteLost(): void {
+    if (this.#undecided) this.#decide();
+  }
+
+  /** @internal Every octet and the end of the stream come through here. */
+  override push(chunk: unknown, encoding?: BufferEncoding): boolean {
+    if (chunk !== null || this.destroyed) return super.push(chunk, encoding);
+    this.#undecided = true;
+    this.#decide();
+    return false;
+  }
+
+  #decide(): void {
+    if (this.destroyed) return;
+    if (this.#closed === undefined) this.#channel.catchUp();
+    const ending = this.#ending();
+    if (ending === 'unknown' || !this.#undecided) return;
+    this.#undecided = false;
+    if (ending === 'clean') super.push(null);
+    else this.destroy(ending);
+  }
+
+  /** What the end of stream that was just read means. */
+  #ending(): 'clean' | 'unknown' | TlsPoolError {
+    if (this.#closed !== undefined) return complete.has(this.#closed.how) ? 'clean' : this.#closedError(this.#closed);
+    if (this.#channel.lost !== undefined) return this.#channel.lost;
+    // Both directions are shut down when we ended ours, whether the pool closed or only half-closed: wait for its word.
+    if (this.writableEnded) return 'unknown';
+    if ((sockets.pollWait(this.#fd, 0, 0) & pollHangUp) === 0) return 'clean';
+    this.#loseSoon();
+    return 'unknown';
+  }
+
+  /** The pool closed without a word, so it is dying: let the loss of its connection give the reason, but do not wait long. */
+  #loseSoon(): void {
+    const timer = setTimeout(() => {
+      if (this.#undecided) this.destroy(new TlsPoolError('SESSION_LOST', { text: 'the pool dropped the session without saying how it ended; what was received may be incomplete' }));
+    }, lossGraceMs);
+    this.once('close', () => clearTimeout(timer));
+  }
+
+  #closedError(closed: EventBody<'closed'>): TlsPoolError {
+    if (closed.how === 'truncated') return new TlsPoolError('TRUNCATED', closed.detail === undefined ? {} : { text: closed.detail });
+    const alert = closed.alert === undefined ? '' : `, alert ${closed.alert}`;
+    return new TlsPoolError('SESSION_LOST', { text: `the TLS session ended with ${closed.how}${alert}${closed.detail === undefined ? '' : `: ${closed.detail}`}` });
+  }
+
+  /** @internal */
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    this.#undecided = false;
+    const cause = error === null ? null : this.#explain(error);
+    if (cause !== null && this.#closed === undefined && !this.writableFinished) this.#abort();
+    super._destroy(cause, callback);
+  }
+
+  /** ECONNRESET and EPIPE of the plain-text socket hide what happened to the session. */
+  #explain(error: Error): Error {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code !== 'ECONNRESET' && code !== 'EPIPE') return error;
+    if (this.#closed === undefined) this.#channel.catchUp();
+    if (this.#closed !== undefined) return complete.has(this.#closed.how) ? error : this.#closedError(this.#closed);
+    return this.#channel.lost ?? error;
+  }
+
+  #abort(): void {
+    try {
+      this.#channel.tell('close', { ctlkey: this.#ctlkey, abort: true });
+    } catch {
+      // The pool is out of reach, and with it the session.
+    }
+  }
+
+  /** Ends the session at once, without close_notify: the peer sees a truncated stream, as with a reset of TCP. */
+  override resetAndDestroy(): this {
+    if (!this.destroyed && this.#closed === undefined) this.#abort();
+    return this.destroy();
+  }
+
+  // ---- what a tls.TLSSocket answers ----------------------------------------------------------------------------------
+
+  /** Always true: distinguishes TLS sockets from others, as in Node. */
+  get encrypted(): true { return true; }
+  /** True only when a certificate of the peer was verified against the trust of the identity. */
+  get authorized(): boolean { return this.#info.authorized; }
+  /** Why the peer's certificate was not accepted, in OpenSSL's spelling; null otherwise. */
+  get authorizationError(): string | null { return this.#info.authorizationError ?? null; }
+  /** Server name of the ClientHello (RFC 6066 section 3), or false. */
+  get servername(): string | false { return this.#info.servername ?? false; }
+  /** Application protocol (RFC 7301), or false. */
+  get alpnProtocol(): string | false { return this.#info.alpn ?? false; }
+  /** Identity that was used on our side; undefined for a client without one. */
+  get localid(): string | undefined { return this.#info.localid; }
+  /** Everything that is known of the session. */
+  get sessionInfo(): SessionInfo { return this.#info; }
+  /** 16 octets with which the pool lets this client control the session. As secret as the session: not for logs. */
+  get ctlkey(): Uint8Array { return this.#ctlkey; }
+
+  /** `TLSv1.2` or `TLSv1.3`; null once destroyed, as in Node. */
+  getProtocol(): string | null { return this.destroyed ? null : this.#info.protocol; }
+  getCipher(): CipherNameAndProtocol {
+    return { name: this.#info.cipherName, standardName: this.#info.cipher, version: this.#info.protocol };
+  }
+  /** `{}` without a peer certificate; with `detailed`, the chain hangs on `issuerCertificate`. */
+  getPeerCertificate(detailed: true): DetailedPeerCertificate;
+  getPeerCertificate(detailed?: false): PeerCertificate;
+  getPeerCertificate(detailed?: boolean): PeerCertificate | DetailedPeerCertificate;
+  getPeerCertificate(detailed = false): PeerCertificate | DetailedPeerCertificate { return legacyChain(this.#info.peerCertificates, detailed); }
+  getPeerX509Certificate(): X509Certificate | undefined { return x509(this.#info.peerCertificates[0]); }
+  /** Our own certificate, `{}` when we have none. */
+  getCertificate(): PeerCertificate { return legacyChain(this.#info.localCertificate === undefined ? [] : [this.#info.localCertificate], false); }
+  getX509Certificate(): X509Certificate | undefined { return x509(this.#info.localCertificate); }
+  /** null on a server, as in Node. */
+  getEphemeralKeyInfo(): EphemeralKeyInfo | Record<string, never> | null { return this.#info.role === 'server' ? null : ephemeralKey(this.#info.group); }
+  isSessionReused(): boolean { return this.#info.resumed; }
+
+  /**
+   * Keying material exporter (RFC 5705, RFC 8446 section 7.5), 1 to 4096 octets. Blocks the thread for one exchange with the pool, since Node's
+   * method is synchronous; exportKeyingMaterialAsync() does not. Throws EXPORTER, BAD_STATE, CTLKEY_UNKNOWN (the session is over), POOL_LOST or TIMEOUT.
+   */
+  exportKeyingMaterial(length: number, label: string, context?: Uint8Array): Buffer {
+    const { octets } = this.#channel.requestSync('prng', this.#exporter(length, label, context), sessionRequestMs);
+    return Buffer.from(octets);
+  }
+  /** exportKeyingMaterial() without blocking. */
+  async exportKeyingMaterialAsync(length: number, label: string, context?: Uint8Array): Promise<Buffer> {
+    const { body } = await this.#channel.request('prng', this.#exporter(length, label, context), [], sessionRequestMs);
+    return Buffer.from(body.octets);
+  }
+  #exporter(length: number, label: string, context?: Uint8Array): { ctlkey: Uint8Array; length: number; label: string; context?: Uint8Array } {
+    if (this.destroyed) throw new TlsPoolError('BAD_STATE', { text: 'the socket is destroyed: export keying material before that' });
+    if (!Number.isInteger(length) || length < 1 || length > 4096) {
+      throw new TlsPoolError('BAD_ARGUMENT', { text: `length is ${String(length)}; an exporter gives 1 to 4096 octets`, field: 'length' });
+    }
+    return { ctlkey: this.#ctlkey, length, label, ...(context === undefined ? {} : { context }) };
+  }
+
+  /** Channel bindings for SCRAM-PLUS and the like. Rejects with CTLKEY_UNKNOWN (the session is over), POOL_LOST or TIMEOUT. */
+  async channelBindings(): Promise<ChannelBindings> {
+    const { body: { info: _info, ...bindings } } = await this.#channel.request('info', { ctlkey: this.#ctlkey }, [], sessionRequestMs);
+    return bindings;
+  }
+
+  /** The session and its tickets are the pool's: always undefined. */
+  getSession(): undefined { return undefined; }
+  /** As getSession(). */
+  getTLSTicket(): undefined { return undefined; }
+  /** As getSession(); use exportKeyingMaterial() or channelBindings(). */
+  getFinished(): undefined { return undefined; }
+  /** As getFinished(). */
+  getPeerFinished(): undefined { return undefined; }
+  /** Not known outside the pool. */
+  getSharedSigalgs(): string[] { return []; }
+  /** Harmless: the pool never renegotiates. */
+  disableRenegotiation(): void { /* nothing to do */ }
+  /** Harmless: TLS is not in this process. The pool has the log. */
+  enableTrace(): void { /* nothing to do */ }
+  /** The pool chooses the sizes of records: always false, as in Node for "not set". */
+  setMaxSendFragment(): boolean { return false; }
+  /** Always refused with BAD_STATE through the callback; returns false, as in Node for "not started". */
+  renegotiate(_options: unknown, callback?: (error: Error | null) => void): boolean {
+    if (callback !== undefined) process.nextTick(callback, new TlsPoolError('BAD_STATE', { text: 'the handshake is done and the pool does not renegotiate; ask for client certificates with clientAuth' }));
+    return false;
+  }
+  /** Always throws BAD_STATE: the handshake is done; pass servername to connect() or starttls(). */
+  setServername(): never { throw new TlsPoolError('BAD_STATE', { text: 'the handshake is done: pass servername to connect() or starttls()' }); }
+  /** Always throws BAD_STATE: sessions are resumed by the pool. */
+  setSession(): never { throw new TlsPoolError('BAD_STATE', { text: 'sessions are kept and resumed by the pool' }); }
+  /** Always throws BAD_STATE: keys are the pool's; choose an identity with localid. */
+  setKeyCert(): never { throw new TlsPoolError('BAD_STATE', { text: 'keys and certificates are the pool\'s: choose an identity with localid' }); }
+
+  /** Our end of the protected connection; `{}` where it is not known. */
+  override address(): net.AddressInfo | Record<string, never> {
+    const local = this.#info.local;
+    return local === undefined || local.family === 'unix' ? {} : { address: local.address, family: local.family, port: local.port };
+  }
+
+  /** @internal */
+  endpoint(side: 'local' | 'remote', field: 'address' | 'port' | 'family'): string | number | undefined {
+    const end = this.#info[side];
+    return end === undefined || end.family === 'unix' ? undefined : end[field];
+  }
+}
+
+const x509 = (der: Uint8Array | undefined): X509Certificate | undefined => der === undefined ? undefined : new X509Certificate(der);
+
+// net.Socket's own getters tell of the socket to the pool; these tell of the protected connection, as tls.TLSSocket's do.
+for (const side of ['local', 'remote'] as const) {
+  for (const field of ['address', 'port', 'family'] as const) {
+    const name = `${side}${field.charAt(0).toUpperCase()}${field.slice(1)}`;
+    Object.defineProperty(PoolSocket.prototype, name, {
+      configurable: true, enumerable: false,
+      get(this: PoolSocket) { return this.endpoint(side, field); },
+    });
+  }
+}

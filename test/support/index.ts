@@ -1,0 +1,12 @@
+/** Everything that tests share. */
+export * from './cleanup.js';
+export * from './pki.js';
+export * from './pool.js';
+export * from './pool-wire.js';
+export * from './process-info.js';
+export * from './program.js';
+export * from './mini-tls13.js';
+export * from './raw-tcp.js';
+export * from './tls-clients.js';
+export * from './tls-wire.js';
+export * from './wait.js';
