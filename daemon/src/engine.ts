@@ -5,10 +5,10 @@
  * stays the caller's when it throws. A descriptor in an event belongs to whoever handles the event.
  * Bad input throws an Error with `code` (an ErrorCode of libtlspool/protocol), a text, and `field` where one is at fault.
  */
-import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Backend, ClientAuth, Endpoint } from 'libtlspool/protocol';
+import { loadAddon } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
 
 /** A certificate chain with its key. The key buffer is read once and may be wiped after the call. */
@@ -199,7 +199,4 @@ export interface EngineAddon {
   checkKeyPair(pair: KeyPairSpec): void;
 }
 
-const require = createRequire(import.meta.url);
-const nodeGypBuild = require('node-gyp-build') as (folder: string) => unknown;
-
-export const engine: EngineAddon = nodeGypBuild(path.join(path.dirname(fileURLToPath(import.meta.url)), '..')) as EngineAddon;
+export const engine: EngineAddon = loadAddon(path.join(path.dirname(fileURLToPath(import.meta.url)), '..'), 'engine') as EngineAddon;

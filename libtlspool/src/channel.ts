@@ -6,8 +6,8 @@
  */
 import { pollDisconnect, pollReadable, pollWritable, sockets } from './native.js';
 import type { BorrowedFd, OwnedFd, Poll } from './native.js';
-import { TlsPoolError, checkFds, decodeMessage, defaultMaxMessageOctets, encodeMessage, isErrorCode, maxMessageFds } from './protocol/index.js';
-import type { AnswerBody, CallbackBody, ErrorBody, EventBody, Message, ReplyBody, RequestBody, RequestOp } from './protocol/index.js';
+import { TlsPoolError, checkFds, decodeMessage, defaultMaxMessageOctets, encodeMessage, isErrorCode, maxMessageFds, peekEnvelope } from './protocol/index.js';
+import type { AnswerBody, CallbackBody, ErrorBody, EventBody, Message, ReplyBody, RequestBody, RequestOp, ToClientMessage } from './protocol/index.js';
 
 /** Packets handled per wake-up, so that a busy pool connection does not starve the rest of the loop. */
 const packetsPerTurn = 64;
@@ -38,7 +38,7 @@ export interface ChannelOwner {
   lost(channel: Channel, error: TlsPoolError): void;
 }
 
-interface Packet { readonly message: Message; readonly fds: readonly OwnedFd[] }
+interface Packet { readonly message: ToClientMessage; readonly fds: readonly OwnedFd[] }
 interface Outgoing { readonly data: Uint8Array; readonly fds: readonly OwnedFd[] }
 interface Pending {
   readonly op: RequestOp;
@@ -55,7 +55,7 @@ export function errorOf(body: ErrorBody): TlsPoolError {
 }
 
 /** Sessions are looked up by their control key; one character per octet is the cheapest exact key. */
-const keyOf = (ctlkey: Uint8Array): string => Buffer.from(ctlkey.buffer, ctlkey.byteOffset, ctlkey.byteLength).latin1Slice();
+const keyOf = (ctlkey: Uint8Array): string => Buffer.from(ctlkey.buffer, ctlkey.byteOffset, ctlkey.byteLength).toString('latin1');
 
 export class Channel {
   readonly #fd: OwnedFd;
@@ -232,25 +232,38 @@ export class Channel {
     }
   }
 
+  /** The next packet that we understand; undefined when nothing is there or the connection is lost. */
   #receive(): Packet | undefined {
-    if (this.#lost !== undefined) return undefined;
-    let fds: readonly OwnedFd[] = [];
-    try {
-      const received = sockets.receive(this.#fd, this.#maxOctets, maxMessageFds);
-      if (received === null) return undefined;
-      fds = received.fds;
-      if (received.eof) {
-        this.#fail(undefined);
-        return undefined;
+    while (this.#lost === undefined) {
+      let data: Buffer | undefined;
+      let fds: readonly OwnedFd[] = [];
+      try {
+        const received = sockets.receive(this.#fd, this.#maxOctets, maxMessageFds);
+        if (received === null) return undefined;
+        ({ data, fds } = received);
+        if (received.eof) {
+          this.#fail(undefined);
+          return undefined;
+        }
+        const message = decodeMessage(data, 'toClient', this.#maxOctets);
+        checkFds(message.type, message.op, fds.length);
+        return { message, fds };
+      } catch (error) {
+        closeAll(fds);
+        if (data === undefined || !this.#declines(error, data)) this.#fail(error);
       }
-      const message = decodeMessage(received.data, 'toClient', this.#maxOctets);
-      checkFds(message.type, message.op, fds.length);
-      return { message, fds };
-    } catch (error) {
-      closeAll(fds);
-      this.#fail(error);
-      return undefined;
     }
+    return undefined;
+  }
+
+  /** A newer pool may send events that we do not know (ignored) and ask what we do not know (answered so, never with silence). */
+  #declines(error: unknown, data: Buffer): boolean {
+    if (!(error instanceof TlsPoolError) || error.code !== 'UNKNOWN_OP') return false;
+    const { type, op, id } = peekEnvelope(data);
+    if (type === 'event') return true;
+    if (type !== 'callback' || op === undefined || id === undefined) return false;
+    this.#transmit(encodeMessage({ type: 'error', op, id, body: { code: 'UNKNOWN_OP', text: error.message } }), []);
+    return true;
   }
 
   /** Everything in the socket, none of it to handlers; see catchUp(). The kernel bounds what can be queued. */
@@ -303,9 +316,6 @@ export class Channel {
         });
         return;
       }
-      default:
-        closeAll(fds);
-        this.#fail(new TlsPoolError('UNEXPECTED_MESSAGE', { text: `the pool sent a ${message.type}; only clients do` }));
     }
   }
 
@@ -319,7 +329,7 @@ export class Channel {
     return true;
   }
 
-  #settle(message: Message & { type: 'reply' | 'error' }, fds: readonly OwnedFd[]): void {
+  #settle(message: Extract<ToClientMessage, { type: 'reply' | 'error' }>, fds: readonly OwnedFd[]): void {
     const pending = this.#pending.get(message.id);
     if (pending === undefined) {
       closeAll(fds);

@@ -96,7 +96,20 @@ export class PoolSocket extends net.Socket implements SessionSink {
     if (ending === 'unknown' || !this.#undecided) return;
     this.#undecided = false;
     if (ending === 'clean') super.push(null);
-    else this.destroy(ending);
+    else if (this.readableLength === 0) this.destroy(ending);
+    else this.#failAtEnd(ending);
+  }
+
+  /** destroy() would throw away what has been read and not yet been taken: let that be taken, and fail where `end` would be. */
+  #failAtEnd(error: TlsPoolError): void {
+    this.emit = (name: string | symbol, ...args: unknown[]): boolean => {
+      if (name !== 'end') return super.emit(name, ...args);
+      // Node has marked the stream as ended by now; readableEnded must not say so.
+      (this as unknown as { _readableState: { endEmitted: boolean } })._readableState.endEmitted = false;
+      this.destroy(error);
+      return false;
+    };
+    super.push(null);
   }
 
   /** What the end of stream that was just read means. */

@@ -1,6 +1,6 @@
 // Building the native addons with the workspace's node-gyp.
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { findProgram, root, run, ScriptError } from './run.mjs';
 
@@ -49,7 +49,7 @@ export function checkTools() {
     + `On Debian or Ubuntu: sudo apt-get install ${missing.map(([,, debian]) => debian).join(' ')}`);
 }
 
-/** Builds in `folder` (the package, or a copy of what its binding.gyp needs). `fresh` forgets earlier objects. */
+/** Builds in `folder` (the package, or a copy of what its binding.gyp needs). `fresh` forgets earlier objects. Resolves with the path of the binary. */
 export async function buildAddon(folder, { fresh = false, nodeDir = nodeHeaders(), target, defines = [], env = process.env, executable = process.execPath } = {}) {
   checkTools();
   const gyp = path.join(root, 'node_modules/node-gyp/bin/node-gyp.js');
@@ -58,4 +58,9 @@ export async function buildAddon(folder, { fresh = false, nodeDir = nodeHeaders(
   if (target !== undefined) args.push(`--target=${target}`);
   args.push(...defines.map((define) => `-D${define}`));
   await run(executable, args, { cwd: folder, quiet: true, env });
+  // node-gyp-build takes the first binary that it finds: one of an earlier target name must not stay.
+  const release = path.join(folder, 'build/Release');
+  const wanted = `${targetName(path.join(folder, 'binding.gyp'))}.node`;
+  for (const file of readdirSync(release)) if (file.endsWith('.node') && file !== wanted) rmSync(path.join(release, file));
+  return path.join(release, wanted);
 }

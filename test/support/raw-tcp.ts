@@ -53,7 +53,7 @@ export class RawTcp {
       this.#watchers.add(check);
       check();
     });
-    await within(happened, what, deadlineMs, () => `received ${this.received.toString('hex')}, ending ${String(this.ending)}`);
+    await within(happened, what, deadlineMs, () => `received ${String(this.received.length)} octets, last ${this.received.subarray(-64).toString('hex')}, ending ${String(this.ending)}`);
   }
 
   ended(deadlineMs = defaultDeadlineMs): Promise<void> {

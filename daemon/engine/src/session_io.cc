@@ -18,6 +18,8 @@ constexpr uint32_t small_until_octets = 16 * 1024;
 constexpr uint64_t idle_ms = 1000;
 constexpr size_t kept_octets = 64 * 1024;  // what a blocked direction may hold (DESIGN section 4)
 constexpr int turns_per_pump = 4;
+// A session that its application has left waits this long for a peer that takes nothing.
+constexpr uint64_t stalled_ms = 60'000;
 
 }  // namespace
 
@@ -280,6 +282,7 @@ bool Session::flush_output() {
   if (at < used) {
     to_crypt_.insert(to_crypt_.end(), output.octets.data() + at, output.octets.data() + used);
     arm(true, true);
+    if (plain_gone_ && phase_ == Phase::open && !timer_.node.armed()) worker_.timers().set(timer_.node, worker_.now_ms(), stalled_ms);
   } else if (to_crypt_.empty()) {
     after_crypt_flushed();
   }
@@ -298,7 +301,6 @@ bool Session::flush_crypt() {
       return false;
     }
     to_crypt_sent_ += static_cast<size_t>(n);
-    if (to_crypt_sent_ < to_crypt_.size()) return false;
   }
   to_crypt_ = {};
   to_crypt_sent_ = 0;

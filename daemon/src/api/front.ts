@@ -46,6 +46,7 @@ export class Front {
   readonly #events: EventRouter;
   readonly #hooks: ConnectionHooks;
   #idle: (() => void) | undefined;
+  #empty: (() => void) | undefined;
 
   constructor(readonly parts: FrontParts) {
     const engine = () => parts.engine;
@@ -116,6 +117,15 @@ export class Front {
     if (this.sessions.size === 0) this.#idle();
   }
 
+  /** Calls back, once, when no client is left. */
+  whenEmpty(callback: () => void): void {
+    this.#empty = () => {
+      this.#empty = undefined;
+      callback();
+    };
+    if (this.clients.size === 0) this.#empty();
+  }
+
   /** Ends what is left after the deadline of a drain. */
   endAll(): void {
     for (const session of [...this.sessions.all()]) this.endSession(session, 'drained');
@@ -162,6 +172,7 @@ export class Front {
     this.asks.gone(connection);
     this.work.gone(connection);
     for (const session of [...connection.sessions]) this.#orphan(session);
+    if (this.#empty !== undefined && this.clients.size === 0) this.#empty();
   }
 
   /** The owner of this session has gone: so does the session, unless it was started to stay. */

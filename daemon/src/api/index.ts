@@ -1,3 +1,4 @@
+export { admit } from './admit.js';
 export { Connection } from './connection.js';
 export type { ConnectionHooks, ConnectionLimits } from './connection.js';
 export { asPoolError, clipText } from './faults.js';
@@ -5,3 +6,5 @@ export { FdBag } from './fdbag.js';
 export { Front } from './front.js';
 export type { FrontLimits, FrontParts } from './parts.js';
 export { Acceptor, openPoolSocket } from './poolsocket.js';
+export { Shutdown } from './shutdown.js';
+export type { ShutdownParts } from './shutdown.js';

@@ -38,20 +38,13 @@ export const operatorHandlers: Handlers<'status' | 'sessions' | 'identities' | '
 
 /** As many of the sessions after that number as were asked for and fit into one message. */
 function sessionPage(front: Front, after: number, limit: number): ReplyBody<'sessions'> {
-  const rows: SessionRow[] = [];
-  let isLast = true;
-  for (const session of front.sessions.all()) {
-    if (session.number <= after || session.profile === undefined) continue;
-    if (rows.length === limit) {
-      isLast = false;
-      break;
-    }
-    rows.push(rowOf(front, session));
-  }
+  // By number, not by age: a page must go on where the one before has ended, whatever has come and gone meanwhile.
+  const wanted = [...front.sessions.all()].filter(({ number, profile }) => number > after && profile !== undefined).sort((a, b) => a.number - b.number);
+  const rows = wanted.slice(0, limit).map((session) => rowOf(front, session));
   for (let count = rows.length; count > 0; count = Math.floor(count / 2)) {
     const page = rows.slice(0, count);
     const last = page.at(-1)?.session;
-    const body = { sessions: page, ...((!isLast || count < rows.length) && last !== undefined && { next: last }) };
+    const body = { sessions: page, ...(count < wanted.length && last !== undefined && { next: last }) };
     if (fits(body, front.parts.limits.messageOctets)) return body;
   }
   return { sessions: [] };

@@ -16,6 +16,12 @@ export interface PoolSocketOptions {
   readonly gid?: number;
 }
 
+/** A listening pool socket. `close` closes it and removes its file; to be called once. */
+export interface PoolSocket {
+  readonly fd: OwnedFd;
+  close(): void;
+}
+
 const backlog = 128;
 /** Clients let in per wake-up. */
 const acceptsPerTurn = 16;
@@ -28,22 +34,30 @@ const backOffMs = 100;
  * Takes the path and listens. A socket that nobody answers at is a left-over and is removed; anything else that is there stays.
  * Throws BAD_STATE when a pool lives there, CONFIG_BAD when the path is no socket, SYSTEM.
  */
-export function openPoolSocket(options: PoolSocketOptions): OwnedFd {
+export function openPoolSocket(options: PoolSocketOptions): PoolSocket {
   const { path: file, mode, gid } = options;
   makeFolder(path.dirname(file));
   clearPath(file);
   const fd = sockets.unixListen({ path: file, kind: 'seqpacket', backlog, mode: gid === undefined ? mode : 0o600 });
-  if (gid === undefined) return fd;
+  const { ino } = lstatSync(file);
+  const socket = {
+    fd,
+    close: () => {
+      sockets.close(fd);
+      // Another pool may have taken the place meanwhile, if somebody has removed our file.
+      if (lstatSync(file, { throwIfNoEntry: false })?.ino === ino) unlinkSync(file);
+    },
+  };
+  if (gid === undefined) return socket;
   try {
     // Until now only our own user could connect; the group may once the file is the group's.
     chownSync(file, -1, gid);
     chmodSync(file, mode);
+    return socket;
   } catch (error) {
-    sockets.close(fd);
-    unlinkSync(file);
-    throw new TlsPoolError('SYSTEM', { text: `the socket ${file} cannot be given to group ${gid}: ${String(error)}`, cause: error });
+    socket.close();
+    throw new TlsPoolError('SYSTEM', { text: `the socket ${file} cannot be given to group ${gid}: ${String(error)}; name another one under socket.group`, cause: error });
   }
-  return fd;
 }
 
 /** Only the last folder is made: a path that is wrong further up is a mistake, not a wish. */
@@ -75,8 +89,8 @@ function isAlive(file: string): boolean {
 }
 
 export interface AcceptorOptions {
-  /** The listening pool socket; owned by the acceptor from now on. */
-  readonly fd: OwnedFd;
+  /** Owned by the acceptor from now on. */
+  readonly socket: PoolSocket;
   readonly log: Log;
   /** Each new connection, owned by whom it is given to. What it throws is logged. */
   admit(fd: OwnedFd): void;
@@ -92,24 +106,24 @@ export class Acceptor {
 
   constructor(options: AcceptorOptions) {
     this.#options = options;
-    this.#poll = sockets.poll(options.fd, () => { this.#onReady(); });
+    this.#poll = sockets.poll(options.socket.fd, () => { this.#onReady(); });
     this.#poll.start(pollReadable);
   }
 
-  /** Closes the listening socket; its path is removed by whoever made it. May be called twice. */
+  /** Closes the listening socket and removes its file. May be called twice. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
     clearTimeout(this.#timer);
     this.#poll.close();
-    sockets.close(this.#options.fd);
+    this.#options.socket.close();
   }
 
   #onReady(): void {
     for (let turn = 0; turn < acceptsPerTurn && !this.#isClosed; turn += 1) {
       let fd;
       try {
-        fd = sockets.accept(this.#options.fd);
+        fd = sockets.accept(this.#options.socket.fd);
       } catch (thrown) {
         this.#failed(asPoolError(thrown));
         return;

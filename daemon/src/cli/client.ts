@@ -1,10 +1,10 @@
 /** One request to the pool, start to finish. A command does nothing else meanwhile, so this waits in poll(2). */
 import { constants } from 'node:os';
-import path from 'node:path';
 import {
   TlsPoolError, decodeMessage, defaultMaxMessageOctets, encodeMessage, isErrorCode, maxMessageFds, protocolVersion,
 } from 'libtlspool/protocol';
 import type { Message, ReplyBody, RequestBody, RequestOp } from 'libtlspool/protocol';
+import { socketPaths } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
 
@@ -39,12 +39,12 @@ export class PoolClient {
   request<Op extends RequestOp>(op: Op, body: RequestBody<Op>): ReplyBody<Op> {
     this.#lastId += 1;
     const id = this.#lastId;
-    this.#send(encodeMessage({ type: 'request', op, id, body } as unknown as Message));
+    this.#send(encodeMessage(requestOf(op, id, body)));
     const deadlineMs = performance.now() + this.#timeoutMs;
     for (;;) {
       const message = this.#receive(deadlineMs);
       if (message.type === 'error' && (message.id === id || message.id === 0)) throw errorOf(message.body.code, message.body.text, message.body.field);
-      if (message.type === 'reply' && message.op === op && message.id === id) return message.body as ReplyBody<Op>;
+      if (message.type === 'reply' && message.op === op && message.id === id) return message.body as unknown as ReplyBody<Op>;
     }
   }
 
@@ -87,15 +87,6 @@ export class PoolClient {
   }
 }
 
-/** Where a pool may be, in order. A path that was named is never replaced by another. */
-export function socketPaths(named: string | undefined, env: NodeJS.ProcessEnv = process.env): string[] {
-  const only = named ?? env['TLSPOOL_SOCKET'];
-  if (only !== undefined && only !== '') return [only];
-  const runtime = env['XDG_RUNTIME_DIR'];
-  const user = runtime === undefined || runtime === '' ? [] : [path.join(runtime, 'tlspool/pool.sock')];
-  return ['/run/tlspool/pool.sock', ...user];
-}
-
 function connect(paths: readonly string[]): OwnedFd {
   const reasons: string[] = [];
   for (const one of paths) {
@@ -106,6 +97,11 @@ function connect(paths: readonly string[]): OwnedFd {
     }
   }
   throw new TlsPoolError('POOL_UNREACHABLE', { text: `no pool answers (${reasons.join('; ')}); start tlspoold, or name its socket with --socket or TLSPOOL_SOCKET` });
+}
+
+/** The union of all messages is too wide for the compiler to see that these four belong together. */
+function requestOf(op: RequestOp, id: number, body: object): Message {
+  return { type: 'request', op, id, body } as Message;
 }
 
 function errorOf(code: string, text: string, field: string | undefined): TlsPoolError {

@@ -17,7 +17,7 @@ function cellText(cell: Cell): string {
 export function table(header: readonly string[], rows: readonly (readonly Cell[])[]): string {
   const texts = [header.map((name) => name.toUpperCase()), ...rows.map((row) => row.map(cellText))];
   const widths = header.map((_, column) => Math.max(...texts.map((row) => [...row[column] ?? ''].length)));
-  const isNumeric = header.map((_, column) => rows.length > 0 && rows.every((row) => typeof row[column] === 'number' || row[column] === undefined));
+  const isNumeric = header.map((_, column) => rows.some((row) => typeof row[column] === 'number') && rows.every((row) => typeof row[column] === 'number' || row[column] === undefined));
   return texts.map((row) => row.map((text, column) => pad(text, widths[column] ?? 0, isNumeric[column] === true)).join('  ').trimEnd()).join('\n');
 }
 

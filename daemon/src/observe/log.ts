@@ -6,7 +6,7 @@ import { pino } from 'pino';
 import type { DestinationStream, Logger } from 'pino';
 import { RateLimit } from './ratelimit.js';
 
-export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
+export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
 
 export interface LogFields { readonly [field: string]: string | number | boolean | undefined }
 
@@ -27,9 +27,8 @@ export class Log {
   readonly isDebug: boolean;
 
   /** Writes to stdout unless given a destination. */
-  constructor(level: LogLevel, destination?: DestinationStream) {
-    const options = { level, base: { pid: process.pid }, formatters: { level: (label: string) => ({ level: label }) } };
-    this.#pino = destination === undefined ? pino(options, pino.destination({ fd: 1, sync: true })) : pino(options, destination);
+  constructor(level: LogLevel, destination: DestinationStream = pino.destination({ fd: 1, sync: true })) {
+    this.#pino = pino({ level, base: { pid: process.pid }, formatters: { level: (label) => ({ level: label }) } }, destination);
     this.isDebug = this.#pino.isLevelEnabled('debug');
     this.#failures = new RateLimit(failuresPerSecond, (suppressed) => {
       this.#pino.info({ suppressed }, 'more failures of connections than are logged');

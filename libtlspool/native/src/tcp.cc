@@ -26,7 +26,8 @@ struct TcpAddress {
 std::optional<TcpAddress> address_of(Call& call, const std::string& host, uint16_t port) {
   TcpAddress result;
   auto* v4 = reinterpret_cast<sockaddr_in*>(&result.storage);
-  if (::inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
+  const bool has_nul = host.find('\0') != std::string::npos;  // inet_pton would stop there.
+  if (!has_nul && ::inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
     v4->sin_family = AF_INET;
     v4->sin_port = htons(port);
     result.length = sizeof *v4;
@@ -37,8 +38,7 @@ std::optional<TcpAddress> address_of(Call& call, const std::string& host, uint16
   const std::string zone = percent == std::string::npos ? "" : host.substr(percent + 1);
   v6->sin6_scope_id = zone.empty() ? 0 : ::if_nametoindex(zone.c_str());
   const bool zone_known = percent == std::string::npos || v6->sin6_scope_id != 0;
-  if (host.find('\0') == std::string::npos && zone_known &&
-      ::inet_pton(AF_INET6, host.substr(0, percent).c_str(), &v6->sin6_addr) == 1) {
+  if (!has_nul && zone_known && ::inet_pton(AF_INET6, host.substr(0, percent).c_str(), &v6->sin6_addr) == 1) {
     v6->sin6_family = AF_INET6;
     v6->sin6_port = htons(port);
     result.length = sizeof *v6;

@@ -1,4 +1,4 @@
-/** Text of a peer, made harmless for terminals, logs and error messages. */
+/** Text of a peer, made harmless for terminals, logs and error messages, and made to fit the fields of messages. */
 
 /**
  * Everything but printable ASCII, and the backslash, as `\u{…}`: no control sequence, no right-to-left override, no look-alike reaches
@@ -8,4 +8,18 @@ export function escapeText(value: string, maxChars = 64): string {
   const shown = value.length > maxChars ? value.slice(0, maxChars) : value;
   const escaped = shown.replace(/[^\x20-\x5b\x5d-\x7e]/gu, (char) => `\\u{${(char.codePointAt(0) as number).toString(16)}}`);
   return value.length > maxChars ? `${escaped}…` : escaped;
+}
+
+/**
+ * Any string as a value for a text field of `maxOctets`: cut between characters, with NUL and lone surrogates replaced by U+FFFD and a leading
+ * byte order mark dropped. For texts whose author we do not control (certificate subjects, error texts of libraries) and whose end may be lost.
+ */
+export function fitText(value: string, maxOctets: number): string {
+  const fit = value.replace(/^\ufeff+/, '').replace(/[\0\p{Surrogate}]/gu, '\ufffd');
+  if (fit.length * 3 <= maxOctets) return fit;
+  const octets = Buffer.from(fit);
+  if (octets.length <= maxOctets) return fit;
+  let end = maxOctets;
+  while (end > 0 && ((octets[end] as number) & 0xc0) === 0x80) end--;
+  return octets.toString('utf8', 0, end);
 }

@@ -4,7 +4,7 @@ export * from './messages.js';
 export * from './errors.js';
 export * from './table.js';
 export * from './codec.js';
-export { escapeText } from './escape.js';
+export { escapeText, fitText } from './escape.js';
 export { formatMessage, wireTracer } from './trace.js';
 export type { WireTracer } from './trace.js';
 export { maxDepth, maxKeyOctets, maxMapFields } from './wire.js';

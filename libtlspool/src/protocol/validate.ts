@@ -16,10 +16,10 @@ export type UnknownFields = 'refuse' | 'drop';
 
 const fault = (text: string): Fault => ({ path: '', text });
 
-/** NUL, and any half of a surrogate pair: rare, and cheap to look for. */
-const suspicious = /[\0\ud800-\udfff]/;
-/** NUL, and halves without their other half, which have no UTF-8 form. */
-const notText = /[\0\p{Surrogate}]/u;
+/** What makes a closer look necessary: NUL, surrogates (paired or not), byte order mark. Rare, and cheap to look for. */
+const suspicious = /[\0\ud800-\udfff\ufeff]/;
+/** NUL, a surrogate without its other half (it has no UTF-8 form), a leading byte order mark (decoders drop it). */
+const notText = /[\0\p{Surrogate}]|^\ufeff/u;
 
 function checkUint({ max }: UintShape): Check {
   const wrong = fault(`must be an integer from 0 to ${max}`);
@@ -32,7 +32,7 @@ function checkText({ maxOctets }: TextShape): Check {
     // UTF-16 to UTF-8 grows by a factor of 3 at most, so most texts are not measured.
     const octets = value.length * 3 <= maxOctets ? 0 : Buffer.byteLength(value);
     if (octets > maxOctets) return fault(`has ${octets} octets; at most ${maxOctets} are accepted`);
-    return suspicious.test(value) && notText.test(value) ? fault('must be valid Unicode without NUL') : undefined;
+    return suspicious.test(value) && notText.test(value) ? fault('must be valid Unicode without NUL or byte order mark') : undefined;
   };
 }
 

@@ -241,7 +241,7 @@ export function peekFields(packet: Uint8Array): ReadonlyMap<string, string | num
   const found = new Map<string, string | number>();
   try {
     const head = readHead(packet, 0);
-    if (head.kind !== 'map') return found;
+    if (head.kind !== 'map' || packet.length > maxPacketOctets) return found;
     let at = head.start;
     for (let i = 0; i < Math.min(head.length, maxMapFields); i++) {
       const key = scanKey(packet, at);

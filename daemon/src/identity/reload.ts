@@ -1,0 +1,178 @@
+/**
+ * When identities, access rules and trust are read again: at start, when a file changes, every half minute to be sure, on
+ * SIGHUP and on `tlspool reload`. All of these are the one function `reload`: parse and check all, then publish all.
+ */
+import { TlsPoolError } from 'libtlspool/protocol';
+import { changedKeys } from '../config/restart.js';
+import { loadConfig } from '../config/load.js';
+import type { Config, Overrides } from '../config/types.js';
+import type { RuleAccess } from '../policy/rules.js';
+import { identitySettings, readDefaultTrust } from './settings.js';
+import type { Store } from './store.js';
+import type { IdentitySettings, ReloadResult } from './types.js';
+import { watchPaths, type WatchTarget } from './watch.js';
+
+type LogLine = (text: string, fields?: Readonly<Record<string, string | number | boolean | undefined>>) => void;
+export interface ReloadLog { readonly info: LogLine; readonly warn: LogLine; readonly error: LogLine }
+
+export interface ReloaderParts {
+  readonly config: Config;
+  readonly overrides: Overrides;
+  readonly store: Store;
+  readonly access: RuleAccess;
+  readonly log: ReloadLog;
+  /** Milliseconds from the first sign of a change to the reload, so that certificate and key have both been written. Default 200. */
+  readonly debounceMs?: number;
+  /** Milliseconds between looks that need no sign; 0 for none. Default 30000. */
+  readonly pollMs?: number;
+}
+
+const warnBeforeMs = 7 * 86_400_000;
+/** The cap of `reloadError` in the status reply. */
+const maxErrorOctets = 4096;
+
+export class Reloader {
+  readonly #parts: ReloaderParts;
+  readonly #record: { atMs?: number; error?: string } = {};
+  readonly #warned = new Set<string>();
+  #config: Config;
+  #watches: { close(): void }[] = [];
+  #watched = '';
+  #debounce: NodeJS.Timeout | undefined;
+  #poll: NodeJS.Timeout | undefined;
+  #running: Promise<unknown> = Promise.resolve();
+  #waiting: Promise<ReloadResult> | undefined;
+  #stopped = false;
+
+  constructor(parts: ReloaderParts) {
+    this.#parts = parts;
+    this.#config = parts.config;
+  }
+
+  /** The configuration in force. */
+  get config(): Config { return this.#config; }
+
+  /** Wall clock of the last success, and the text of a failure since; for `status`. A live object. */
+  get record(): Readonly<{ atMs?: number; error?: string }> { return this.#record; }
+
+  /** The first load, then watching. Throws what loading throws: a pool does not start with credentials that are bad. */
+  async start(): Promise<ReloadResult> {
+    const result = await this.reload();
+    this.#schedulePoll(0);
+    return result;
+  }
+
+  /**
+   * Reads everything again and publishes it, or keeps everything and throws CONFIG_BAD or IDENTITY_BAD. A failure is also
+   * remembered and logged, once per text: mostly it is a file change, not a caller, that asks. Calls during a reload share the next one.
+   */
+  reload(): Promise<ReloadResult> {
+    this.#waiting ??= this.#running.then(() => {
+      this.#waiting = undefined;
+      const run = this.#reload();
+      this.#running = run.catch(() => undefined);
+      return run;
+    });
+    return this.#waiting;
+  }
+
+  /** Ends watching. May be called twice. */
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#debounce);
+    clearTimeout(this.#poll);
+    for (const watch of this.#watches) watch.close();
+    this.#watches = [];
+  }
+
+  async #reload(): Promise<ReloadResult> {
+    try {
+      const result = await this.#readAndPublish();
+      if (this.#record.error !== undefined) this.#parts.log.info('reload succeeded again', { changed: result.changed.join(' ') });
+      else if (result.changed.length > 0) this.#parts.log.info('identities published', { changed: result.changed.join(' '), unchanged: result.unchanged });
+      this.#record.atMs = Date.now();
+      delete this.#record.error;
+      this.#warnOfExpiry();
+      return result;
+    } catch (error) {
+      this.#fail(error);
+      throw error;
+    }
+  }
+
+  async #readAndPublish(): Promise<ReloadResult> {
+    const { store, access, overrides } = this.#parts;
+    const config = this.#config.file === undefined ? this.#config : loadConfig(this.#config.file, overrides);
+    const fixed = changedKeys(this.#config, config);
+    if (fixed.length > 0) throw new TlsPoolError('CONFIG_BAD', { text: `${config.file ?? ''}: ${fixed.join(', ')} changed, which needs a restart of the pool; restart it, or put the old value back` });
+    const settings = await identitySettings(config);
+    // Before reading: a change between reading and watching would be seen by neither.
+    this.#watch(config, settings);
+    const draft = await store.prepare(settings, await readDefaultTrust(config, store.trust));
+    // From here on nothing fails.
+    const isAccessChanged = JSON.stringify(config.access) !== JSON.stringify(this.#config.access);
+    access.replace({ rules: config.access, sessionsPerClient: config.limits.sessionsPerClient });
+    this.#config = config;
+    const result = store.publish(draft, isAccessChanged);
+    if (draft.changed.length > 0) this.#warnOfNames(draft.ambiguous);
+    return result;
+  }
+
+  #fail(error: unknown): void {
+    const text = Buffer.from(error instanceof Error ? error.message : String(error)).subarray(0, maxErrorOctets).toString('utf8').replace(/\ufffd$/, '');
+    if (this.#record.error !== text) this.#parts.log.error('reload failed; everything stays as it was', { reason: text });
+    this.#record.error = text;
+  }
+
+  #watch(config: Config, settings: readonly IdentitySettings[]): void {
+    const own: WatchTarget[] = [...(config.file === undefined ? [] : [config.file]), ...config.trust.roots].map((file) => ({ file }));
+    if (config.identitiesDirectory !== undefined) own.push({ folder: config.identitiesDirectory });
+    const wanted = JSON.stringify([own, settings.map(({ source }) => source.description)]);
+    if (this.#stopped || wanted === this.#watched) return;
+    for (const watch of this.#watches) watch.close();
+    const changed = () => { this.#onChange(); };
+    this.#watches = [watchPaths(own, changed), ...settings.map(({ source }) => source.watch(changed))];
+    this.#watched = wanted;
+  }
+
+  /** From the *first* sign on, so that a file that is written all the time cannot put the reload off for ever. */
+  #onChange(): void {
+    if (this.#stopped || this.#debounce !== undefined) return;
+    this.#debounce = setTimeout(() => {
+      this.#debounce = undefined;
+      this.#reloadQuietly();
+    }, this.#parts.debounceMs ?? 200).unref();
+  }
+
+  #reloadQuietly(): void {
+    // The failure has been logged and is kept in the record.
+    this.reload().catch(() => undefined);
+  }
+
+  /** Watches miss what network file systems and overlay mounts do. With very many identities the looks come less often: they cost at most 1% of a processor. */
+  #schedulePoll(lastTookMs: number): void {
+    const { pollMs = 30_000 } = this.#parts;
+    if (pollMs === 0 || this.#stopped) return;
+    this.#poll = setTimeout(() => {
+      const startedAt = performance.now();
+      const again = () => { this.#schedulePoll(performance.now() - startedAt); };
+      this.reload().then(again, again);
+    }, Math.max(pollMs, lastTookMs * 100)).unref();
+  }
+
+  #warnOfNames(ambiguous: readonly { readonly name: string; readonly localids: readonly string[] }[]): void {
+    for (const { name, localids } of ambiguous) {
+      this.#parts.log.warn('several identities have this server name: a client that may use them must ask for a localid. Or put it under "names" of one of them', { name, localids: localids.join(' ') });
+    }
+  }
+
+  #warnOfExpiry(): void {
+    for (const { localid, subject, notAfterMs, revision } of this.#parts.store.expiring(warnBeforeMs)) {
+      const state = notAfterMs <= Date.now() ? 'has expired' : 'expires soon';
+      const key = `${localid} ${revision} ${subject} ${state}`;
+      if (this.#warned.has(key)) continue;
+      this.#warned.add(key);
+      this.#parts.log.warn(`a certificate ${state}; renew it`, { localid, subject, notAfter: new Date(notAfterMs).toISOString() });
+    }
+  }
+}

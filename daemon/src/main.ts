@@ -1,0 +1,100 @@
+/** `tlspoold`: puts the parts together. Decides nothing itself. */
+import { Acceptor, Front, Shutdown, admit, asPoolError, openPoolSocket } from './api/index.js';
+import { parseDaemonArguments } from './cli/daemon-args.js';
+import type { DaemonArguments } from './cli/daemon-args.js';
+import { exitCodeOf, exitCodes } from './cli/exitcodes.js';
+import type { ExitCode } from './cli/exitcodes.js';
+import { Signals } from './cli/signals.js';
+import { product } from './cli/version.js';
+import { loadConfig, prepareState } from './config/index.js';
+import type { Config, Overrides } from './config/index.js';
+import type { EngineAddon, EngineEvent } from './engine.js';
+import { Reloader, Store } from './identity/index.js';
+import { Log } from './observe/index.js';
+import { RuleAccess } from './policy/index.js';
+
+/** Runs until it is told to end; resolves with the exit code. Errors are printed, one per line. */
+export async function main(argv: readonly string[]): Promise<ExitCode> {
+  const args = parseDaemonArguments(argv);
+  if (typeof args === 'number') return args;
+  try {
+    return await run(args);
+  } catch (thrown) {
+    const error = asPoolError(thrown);
+    process.stderr.write(`${error.code === 'INTERNAL' ? String(thrown) : error.message}\n`);
+    const code = exitCodeOf(error);
+    return code === exitCodes.usage ? code : exitCodes.failed;
+  }
+}
+
+async function run(args: DaemonArguments): Promise<ExitCode> {
+  const overrides: Overrides = { ...(args.socket !== undefined && { socket: args.socket }), ...(args.state !== undefined && { state: args.state }) };
+  // Loaded here so that --help and --version need no engine; hardened before the first octet of a key is read.
+  const { engine: addon } = await import('./engine.js');
+  addon.harden();
+  if (args.check === true) {
+    const { checkConfiguration } = await import('./cli/check.js');
+    process.stdout.write(`${(await checkConfiguration(args.config, overrides)).text}\n`);
+    return exitCodes.ok;
+  }
+  const config = loadConfig(args.config, overrides);
+  const { caFile } = await prepareState(config);
+  return await serve(addon, config, overrides, caFile);
+}
+
+async function serve(addon: EngineAddon, config: Config, overrides: Overrides, caFile: string | undefined): Promise<ExitCode> {
+  const log = new Log(config.log.level);
+  const { engine, front, reloader } = assemble(addon, { config, overrides, log });
+  const signals = new Signals();
+  try {
+    await reloader.start();
+    // Failures are logged by the reloader.
+    signals.onReload = () => { reloader.reload().catch(() => undefined); };
+    const acceptor = new Acceptor({ socket: openPoolSocket(config.socket), log, admit: (fd) => { admit(front, fd); } });
+    try {
+      announce(config, caFile, log);
+      await signals.firstEnd;
+      const shutdown = new Shutdown({ front, log, drainMs: config.drainMs, lingerMs: config.limits.lingerMs, closeSocket: () => { acceptor.close(); } });
+      signals.onEnd = () => { shutdown.now(); };
+      await shutdown.finished;
+    } finally {
+      acceptor.close();
+    }
+    log.info('stopped');
+    return exitCodes.ok;
+  } finally {
+    signals.close();
+    reloader.stop();
+    front.close('now');
+    engine.stop();
+    log.close();
+  }
+}
+
+interface Settings { readonly config: Config; readonly overrides: Overrides; readonly log: Log }
+
+function assemble(addon: EngineAddon, { config, overrides, log }: Settings) {
+  const { limits, workers, socket, file } = config;
+  let deliver = (_events: readonly EngineEvent[]): void => undefined;
+  const engine = new addon.Engine({
+    workers, sessionsMax: limits.sessions, handshakesMax: limits.handshakes, handshakeMs: limits.handshakeMs, lingerMs: limits.lingerMs,
+    onEvents: (events) => { deliver(events); },
+  });
+  const access = new RuleAccess({ rules: config.access, sessionsPerClient: limits.sessionsPerClient });
+  const store = new Store({ engine, access });
+  const reloader = new Reloader({ config, overrides, store, access, log: { info: log.info.bind(log), warn: log.warn.bind(log), error: log.error.bind(log) } });
+  const front = new Front({
+    engine, access, store, limits, log, reloads: reloader.record, reload: () => reloader.reload(),
+    identification: {
+      pool: product, openssl: engine.openssl, workers, socket: socket.path, startedAtMs: performance.now(), ...(file !== undefined && { config: file }),
+    },
+  });
+  deliver = (events) => { front.onEvents(events); };
+  return { engine, front, reloader };
+}
+
+function announce(config: Config, caFile: string | undefined, log: Log): void {
+  const { file, socket } = config;
+  if (config.development) log.info(`listening at ${socket.path}: the development default, because no configuration was given`, { socket: socket.path, state: config.state, ca: caFile });
+  else log.info(`listening at ${socket.path}`, { socket: socket.path, config: file });
+}

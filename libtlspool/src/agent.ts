@@ -1,0 +1,100 @@
+/** Outgoing HTTPS through the pool. */
+import http from 'node:http';
+import type { Duplex } from 'node:stream';
+import { connectThrough } from './connect.js';
+import type { ConnectOptions } from './connect.js';
+import { defaultPool } from './pool.js';
+import type { Pool } from './pool.js';
+import { TlsPoolError } from './protocol/index.js';
+import { refuseKeyOptions } from './server.js';
+
+/** Options of an Agent. */
+export interface AgentOptions extends http.AgentOptions {
+  /** Default: the pool of this process. */
+  readonly pool?: Pool;
+  /** Identity whose client certificate and trust are used. */
+  readonly localid?: string;
+  /** false: a server certificate that does not verify is accepted, if the policy of the identity allows that. */
+  readonly rejectUnauthorized?: boolean;
+  /** Application protocols. Default http/1.1. */
+  readonly alpn?: readonly string[];
+}
+
+/** What http gives createConnection(): the options of the request over those of the agent. */
+interface RequestOptions {
+  readonly host?: string | null;
+  readonly port?: number | string | null;
+  readonly servername?: string;
+  readonly localid?: string;
+  readonly rejectUnauthorized?: boolean;
+  readonly family?: number;
+  readonly localAddress?: string;
+  readonly lookup?: ConnectOptions['lookup'];
+  readonly signal?: AbortSignal;
+  readonly socketPath?: string | null;
+  readonly checkServerIdentity?: unknown;
+}
+
+/**
+ * An http.Agent for `https:` whose connections the pool protects: `https.request(url, {agent})`, or http.request() with an https: URL.
+ * `localid` and `rejectUnauthorized` may be given per request; connections are kept alive per identity. A request
+ * with options that carry keys, trust or its own check of the server fails with BAD_ARGUMENT; errors of the connection reach the request.
+ */
+export class Agent extends http.Agent {
+  readonly #options: AgentOptions;
+  /** What http checks the URL against. */
+  readonly protocol: string = 'https:';
+  /** Port of URLs without one. */
+  readonly defaultPort: number = 443;
+
+  constructor(options: AgentOptions = {}) {
+    const { pool: _pool, localid: _localid, rejectUnauthorized: _reject, alpn: _alpn, ...httpOptions } = options;
+    refuseKeyOptions(httpOptions);
+    super(httpOptions);
+    this.#options = options;
+  }
+
+  /** Connections are shared only between requests that name the same server and the same identity. */
+  override getName(options: Parameters<http.Agent['getName']>[0] & RequestOptions = {}): string {
+    const { localid, rejectUnauthorized } = this.#merged(options);
+    return JSON.stringify([super.getName(options), options.servername ?? '', localid ?? '', rejectUnauthorized ?? true]);
+  }
+
+  override createConnection(options: http.ClientRequestArgs, callback?: (error: Error | null, stream: Duplex) => void): Duplex | null | undefined {
+    const settle = callback as ((error: Error | null, stream?: Duplex) => void) | undefined;
+    this.#connect(options as RequestOptions).then(
+      (socket) => settle?.(null, socket),
+      (error: unknown) => settle?.(error instanceof Error ? error : new Error(String(error))),
+    );
+    return undefined;
+  }
+
+  #merged(options: RequestOptions): { localid: string | undefined; rejectUnauthorized: boolean | undefined } {
+    return {
+      localid: options.localid ?? this.#options.localid,
+      rejectUnauthorized: options.rejectUnauthorized ?? this.#options.rejectUnauthorized,
+    };
+  }
+
+  async #connect(options: RequestOptions): Promise<Duplex> {
+    refuseKeyOptions(options);
+    if (options.checkServerIdentity !== undefined) {
+      throw new TlsPoolError('BAD_ARGUMENT', { text: 'checkServerIdentity cannot run behind a pool, which verifies the server itself', field: 'checkServerIdentity' });
+    }
+    if (options.socketPath != null && options.socketPath !== '') {
+      throw new TlsPoolError('BAD_ARGUMENT', { text: 'socketPath is not supported: TLS over a UNIX socket needs starttls()', field: 'socketPath' });
+    }
+    const pool = this.#options.pool ?? await defaultPool();
+    const { localid, rejectUnauthorized } = this.#merged(options);
+    const host = options.host ?? 'localhost';
+    return connectThrough(pool.link, {
+      host, port: Number(options.port ?? this.defaultPort), alpn: this.#options.alpn ?? ['http/1.1'],
+      // http sets servername from the Host header; empty for an address, which is then what the certificate must carry.
+      remoteid: options.servername === undefined || options.servername === '' ? host : options.servername,
+      ...(localid === undefined ? {} : { localid }), ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }),
+      ...(options.family === 4 || options.family === 6 ? { family: options.family } : {}),
+      ...(options.localAddress === undefined ? {} : { localAddress: options.localAddress }),
+      ...(options.lookup === undefined ? {} : { lookup: options.lookup }), ...(options.signal === undefined ? {} : { signal: options.signal }),
+    });
+  }
+}

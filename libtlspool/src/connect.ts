@@ -1,0 +1,61 @@
+/** Outgoing TLS connections. */
+import net from 'node:net';
+import { stopReading } from './handle.js';
+import type { Link } from './link.js';
+import { TlsPoolError } from './protocol/index.js';
+import type { PoolSocket } from './socket.js';
+import { protect } from './starttls.js';
+import type { StartTlsOptions } from './starttls.js';
+
+/** Where to connect to, and how; the options of net.connect() for TCP and of starttls() for TLS. */
+export interface ConnectOptions extends Omit<StartTlsOptions, 'role' | 'goAhead' | 'clientAuth'> {
+  /** Name or address of the server; also what its certificate must carry, unless `remoteid` or `servername` is given. */
+  readonly host: string;
+  readonly port: number;
+  readonly family?: 4 | 6;
+  readonly localAddress?: string;
+  readonly lookup?: net.LookupFunction;
+  /** Deadline of the TCP connection in milliseconds. Default 30,000. */
+  readonly connectMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+const defaultConnectMs = 30_000;
+
+/** @internal */
+export async function connectThrough(link: Link | Promise<Link>, options: ConnectOptions): Promise<PoolSocket> {
+  const { host, port, family, localAddress, lookup, connectMs, signal, ...tls } = options;
+  const socket = net.connect({
+    host, port,
+    ...(family === undefined ? {} : { family }), ...(localAddress === undefined ? {} : { localAddress }), ...(lookup === undefined ? {} : { lookup }),
+  });
+  const abort = (): void => { socket.destroy(new TlsPoolError('ABORTED', { cause: signal?.reason })); };
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    if (signal?.aborted === true) abort();
+    await connected(socket, `${host}:${port}`, connectMs ?? defaultConnectMs);
+    const remoteid = tls.remoteid ?? (tls.servername === undefined || tls.servername === '' ? host : tls.servername);
+    return await protect(link, socket, { ...tls, role: 'client', remoteid });
+  } catch (error) {
+    // An abort during the handshake shows as whatever the pool made of the closed connection.
+    if (signal?.aborted === true) throw new TlsPoolError('ABORTED', { cause: signal.reason ?? error });
+    throw error;
+  } finally {
+    signal?.removeEventListener('abort', abort);
+  }
+}
+
+function connected(socket: net.Socket, where: string, timeoutMs: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      socket.destroy(new TlsPoolError('TIMEOUT', { text: `no connection to ${where} within ${timeoutMs} ms` }));
+    }, timeoutMs);
+    socket.once('connect', () => {
+      clearTimeout(timer);
+      // Before the promise's turn, or Node would begin to read.
+      stopReading(socket);
+      resolve();
+    });
+    socket.once('error', (error) => { clearTimeout(timer); reject(error); });
+  });
+}

@@ -1,0 +1,110 @@
+/** Listening sockets, which the library opens and keeps a copy of, so that the port stays open while the pool restarts. */
+import dns from 'node:dns/promises';
+import fs from 'node:fs';
+import net from 'node:net';
+import { sockets } from './native.js';
+import type { OwnedFd } from './native.js';
+import { TlsPoolError } from './protocol/index.js';
+import type { Endpoint } from './protocol/index.js';
+
+/** Where to listen: one of port, path and fd. */
+export interface SourceOptions {
+  /** TCP port, 0 to 65535; 0 lets the kernel choose. Default 0. */
+  readonly port?: number;
+  /** Name or address to bind; default all addresses of IPv6 and IPv4. */
+  readonly host?: string;
+  /** Path of a UNIX listener instead of TCP. Removed when the listener is closed. */
+  readonly path?: string;
+  /** An inherited listening socket (systemd's first is 3). It belongs to the library from the call on, and is closed on each path. */
+  readonly fd?: number;
+  /** Length of the kernel's accept queue. Default 511. */
+  readonly backlog?: number;
+  readonly reusePort?: boolean;
+}
+
+/** @internal An open listening socket. */
+export interface Source {
+  readonly fd: OwnedFd;
+  /** Closes our copy; removes the path of a UNIX listener that we made. May be called twice. */
+  close(): void;
+}
+
+/** @internal Throws BAD_ARGUMENT, FD_KIND or SYSTEM (EADDRINUSE, EACCES, ...). */
+export async function openSource(options: SourceOptions): Promise<Source> {
+  checkSource(options);
+  if (options.fd !== undefined) return inherited(options.fd);
+  const backlog = options.backlog === undefined ? {} : { backlog: options.backlog };
+  if (options.path !== undefined) {
+    const { path } = options;
+    const fd = sockets.unixListen({ path, kind: 'stream', mode: 0o666 & ~process.umask(), ...backlog });
+    return closing(fd, () => fs.rmSync(path, { force: true }));
+  }
+  const tcp = { port: options.port ?? 0, reusePort: options.reusePort ?? false, ...backlog };
+  if (options.host !== undefined) return closing(sockets.tcpListen({ ...tcp, host: await numeric(options.host) }));
+  try {
+    return closing(sockets.tcpListen({ ...tcp, host: '::', ipv6Only: false }));
+  } catch (error) {
+    // As in Node: a host without IPv6 listens on IPv4.
+    if (error instanceof TlsPoolError && /EAFNOSUPPORT|EADDRNOTAVAIL/.test(error.message)) return closing(sockets.tcpListen({ ...tcp, host: '0.0.0.0' }));
+    throw error;
+  }
+}
+
+/** @internal Throws BAD_ARGUMENT. */
+export function checkSource({ port, path, fd }: SourceOptions): void {
+  if ([port, path, fd].filter((one) => one !== undefined).length > 1) {
+    throw new TlsPoolError('BAD_ARGUMENT', { text: 'give one of port, path and fd to listen on, not several' });
+  }
+  if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port <= 65_535)) {
+    throw new TlsPoolError('BAD_ARGUMENT', { text: `port is ${String(port)}; it must be from 0 to 65535`, field: 'port' });
+  }
+  if (fd !== undefined && !(Number.isInteger(fd) && fd >= 0)) {
+    throw new TlsPoolError('BAD_ARGUMENT', { text: `fd is ${String(fd)}; it must be the number of a listening socket`, field: 'fd' });
+  }
+}
+
+function inherited(fd: number): Source {
+  const owned = fd as OwnedFd;
+  let copy: OwnedFd;
+  try {
+    if (!sockets.socketInfo(owned).listening) throw new TlsPoolError('FD_KIND', { text: `descriptor ${fd} is not a listening socket` });
+    // Inherited descriptors are not CLOEXEC; the copy is.
+    copy = sockets.dup(owned);
+  } catch (error) {
+    if (!(error instanceof TlsPoolError) || !error.message.includes('EBADF')) closeQuietly(owned);
+    throw error;
+  }
+  closeQuietly(owned);
+  return closing(copy);
+}
+
+function closeQuietly(fd: OwnedFd): void {
+  try { sockets.close(fd); } catch { /* it was no descriptor: the error that is thrown says so */ }
+}
+
+function closing(fd: OwnedFd, clean?: () => void): Source {
+  let open = true;
+  return {
+    fd,
+    close() {
+      if (!open) return;
+      open = false;
+      sockets.close(fd);
+      clean?.();
+    },
+  };
+}
+
+async function numeric(host: string): Promise<string> {
+  if (net.isIP(host) !== 0) return host;
+  try {
+    return (await dns.lookup(host)).address;
+  } catch (error) {
+    throw new TlsPoolError('BAD_ARGUMENT', { text: `the host name ${JSON.stringify(host)} cannot be resolved; give an address to listen on`, field: 'host', cause: error });
+  }
+}
+
+/** @internal An endpoint in the shape of net.Server.address(). */
+export function addressOf(local: Endpoint): net.AddressInfo | string {
+  return local.family === 'unix' ? local.address : { address: local.address, family: local.family, port: local.port };
+}

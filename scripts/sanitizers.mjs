@@ -1,0 +1,76 @@
+// `node scripts/sanitizers.mjs [address] [thread] [-- test files]`: builds both addons with AddressSanitizer + UndefinedBehaviorSanitizer,
+// and again with ThreadSanitizer, into build/sanitizers/<kind>, and runs the tests of native code with them.
+// Any report fails the run, also one from a process that a test started.
+import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { copyAddon, place } from './lib/addon-copy.mjs';
+import { addons, buildAddon } from './lib/native.mjs';
+import { findProgram, root, run, script, ScriptError } from './lib/run.mjs';
+
+const kinds = {
+  address: { sanitize: 'address,undefined', runtimes: ['libasan.so', 'libubsan.so'], isOurs: (report) => /ERROR|runtime error/.test(report) },
+  // Node is not instrumented: its own atomics are invisible, and what its threads share looks like a race. A report counts
+  // when code of ours is anywhere in its stacks.
+  thread: { sanitize: 'thread', runtimes: ['libtsan.so'], isOurs: (report) => /WARNING|FATAL/.test(report) && addons.some(({ binary }) => report.includes(`${binary}.node`)) },
+};
+
+await script(async () => {
+  const words = process.argv.slice(2);
+  const end = words.includes('--') ? words.indexOf('--') : words.length;
+  const chosen = end === 0 ? Object.keys(kinds) : words.slice(0, end);
+  const unknown = chosen.find((name) => !Object.hasOwn(kinds, name));
+  if (unknown !== undefined) throw new ScriptError(`There is no sanitizer ${unknown}; usage: node scripts/sanitizers.mjs [${Object.keys(kinds).join('] [')}] [-- test files]`);
+  const files = words.slice(end + 1).length === 0 ? nativeTests() : words.slice(end + 1);
+  const failures = [];
+  for (const name of chosen) await check(name, files).catch((error) => failures.push(`${name}: ${error.message}`));
+  if (failures.length > 0) throw new ScriptError(failures.join('\n\n'));
+});
+
+/** Compiled tests that drive the addons. */
+function nativeTests() {
+  const list = (group, pattern) => {
+    const folder = path.join(root, 'build/test', group);
+    return existsSync(folder) ? readdirSync(folder).filter((file) => pattern.test(file)).map((file) => path.join(folder, file)) : [];
+  };
+  return [...list('unit', /^native-.*\.test\.js$/), ...list('native', /\.test\.js$/)];
+}
+
+async function check(name, files) {
+  const kind = kinds[name];
+  const folder = path.join(root, 'build/sanitizers', name);
+  const reports = path.join(folder, 'reports');
+  rmSync(reports, { recursive: true, force: true });
+  mkdirSync(reports, { recursive: true });
+  for (const addon of addons) {
+    const copy = copyAddon(addon, path.join(folder, addon.name));
+    place(await buildAddon(copy, { defines: [`sanitize=${kind.sanitize}`] }), folder);
+  }
+  console.log(`\n== ${kind.sanitize}`);
+  let failure;
+  await runTests(name, { folder, reports, files }).catch((error) => { failure = error.message; });
+  const seen = readdirSync(reports).flatMap((file) => readFileSync(path.join(reports, file), 'utf8').split(/^={18,}$/m)).filter(kind.isOurs);
+  if (seen.length > 0) throw new ScriptError(`${seen.join('\n')}\n${seen.length} report(s) in ${path.relative(root, reports)}${failure === undefined ? '' : `; and ${failure}`}`);
+  if (failure !== undefined) throw new ScriptError(failure);
+}
+
+async function runTests(name, { folder, reports, files }) {
+  const preload = await Promise.all(kinds[name].runtimes.map(async (runtime) => {
+    const file = (await run(process.env.CXX ?? 'g++', [`-print-file-name=${runtime}`], { quiet: true })).trim();
+    if (!file.includes('/')) throw new ScriptError(`${runtime} is missing; it comes with the compiler's package (libasan, libubsan, libtsan).`);
+    return realpathSync(file);
+  }));
+  const log = `log_path=${path.join(reports, 'report')}`;
+  const variables = [
+    `LD_PRELOAD=${preload.join(' ')}`,
+    // Node frees little at its end; leaks are found by the tests that count.
+    `ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:${log}`,
+    `UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:${log}`,
+    `TSAN_OPTIONS=exitcode=0:second_deadlock_stack=1:${log}`,
+  ];
+  const setarch = findProgram('setarch');
+  if (setarch === undefined) throw new ScriptError('setarch is not on PATH; it comes with util-linux.');
+  // -R: ThreadSanitizer's memory map does not survive the address randomization of recent kernels. env: the runtime is for the
+  // tests, not for setarch. The time-out is longer because all is slower.
+  const mocha = [process.execPath, path.join(root, 'node_modules/mocha/bin/mocha.js'), '--timeout', '100000', ...files];
+  await run(setarch, ['-R', 'env', ...variables, ...mocha], { env: { ...process.env, TLSPOOL_ADDON_DIR: folder } });
+}

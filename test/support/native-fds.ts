@@ -1,0 +1,55 @@
+/** For tests of the native socket addon: descriptors that are counted, and errors that are looked at. */
+import assert from 'node:assert/strict';
+import { sockets } from 'libtlspool/native';
+import type { BorrowedFd, OwnedFd, SocketKind } from 'libtlspool/native';
+import { TlsPoolError } from 'libtlspool/protocol';
+import type { ErrorCode } from 'libtlspool/protocol';
+import { descriptors } from './process-info.js';
+
+/** The connected pair is closed when `use` returns or throws; ends that it closed itself are left alone. */
+export function withPair<T>(kind: SocketKind, use: (left: OwnedFd, right: OwnedFd) => T): T {
+  const [left, right] = sockets.socketpair(kind);
+  const before = [left, right].map((fd) => descriptors(process.pid).get(fd));
+  const close = (): void => {
+    [left, right].forEach((fd, index) => {
+      if (descriptors(process.pid).get(fd) === before[index]) sockets.close(fd);
+    });
+  };
+  let result: T;
+  try {
+    result = use(left, right);
+  } catch (error) {
+    close();
+    throw error;
+  }
+  if (result instanceof Promise) return result.finally(close) as T;
+  close();
+  return result;
+}
+
+/** Registers hooks of mocha: after each test of the suite exactly the descriptors from before it are open. */
+export function countDescriptors(): void {
+  let before = '';
+  const open = (): string => JSON.stringify([...descriptors(process.pid)].filter(([, target]) => !target.startsWith('/proc/')).sort());
+  beforeEach(() => { before = open(); });
+  afterEach('descriptors are back at the baseline', () => { assert.equal(open(), before); });
+}
+
+/** `call` throws a TlsPoolError with this code, and with this negative errno where one is given. */
+export function throwsCode(call: () => unknown, code: ErrorCode, errno?: number): TlsPoolError {
+  let caught: unknown;
+  try {
+    call();
+  } catch (error) {
+    caught = error;
+  }
+  assert(caught instanceof TlsPoolError, `expected a TlsPoolError ${code}, got ${String(caught)}`);
+  assert.equal(caught.code, code, caught.message);
+  if (errno !== undefined) assert.equal(caught.errno, errno, caught.message);
+  return caught;
+}
+
+/** For arguments that the type system would refuse. */
+export const wrong = (value: unknown): never => value as never;
+
+export const borrowed = (fd: number): BorrowedFd => fd as BorrowedFd;
