@@ -21,6 +21,7 @@ export const peers = [nginx, haproxy, hitch, stunnel];
  * @property {{chain: string, key: string, both: string, identity: string}} certificate
  * @property {number} backendPort
  * @property {import('./rows.mjs').Load} row
+ * @property {string} [profile]  folder for profiles
  *
  * @typedef {object} Contender  one that runs
  * @property {string} name
@@ -58,7 +59,7 @@ async function startPool(stage) {
     limits: { sessions: 8000, sessionsPerClient: 8000 },
     identities: [{ localid: 'bench', directory: stage.certificate.identity, policy: 'intermediate', default: true }],
   }));
-  const started = start({ name: 'tlspoold', argv: [process.execPath, daemon, '--config', config] });
+  const started = start({ name: 'tlspoold', argv: [...node(stage), daemon, '--config', config] });
   started.child.stdout.resume();
   const until = Date.now() + readyMs;
   while (!existsSync(socket)) {
@@ -68,9 +69,12 @@ async function startPool(stage) {
   return { started, socket };
 }
 
+/** Node, with its own CPU profiler where profiles are wanted: perf does not see names in JavaScript. */
+const node = ({ profile, row }) => [process.execPath, ...(profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${path.join(profile, row.id)}`])];
+
 /** A Node program of bench/apps that prints its port. */
-async function startApp(name, argv, env) {
-  const started = start({ name, argv: [process.execPath, path.join(here, 'apps', argv[0]), ...argv.slice(1)], env });
+async function startApp(stage, name, argv, env) {
+  const started = start({ name, argv: [...node(stage), path.join(here, 'apps', argv[0]), ...argv.slice(1)], env });
   const { port } = await nextJsonLine(started);
   return { started, port };
 }
@@ -78,7 +82,7 @@ async function startApp(name, argv, env) {
 /** A program of bench/apps that gets its connections from a pool of its own. */
 async function startBehindPool(stage, name, argv, group) {
   const pool = await startPool(stage);
-  const app = await startApp(name, argv, { TLSPOOL_SOCKET: pool.socket });
+  const app = await startApp(stage, name, argv, { TLSPOOL_SOCKET: pool.socket });
   return {
     name: 'tlspool',
     port: app.port,
@@ -101,7 +105,7 @@ export const contenders = {
     {
       name: 'node:https',
       start: async (stage) => {
-        const app = await startApp('node:https', ['https.mjs', stage.certificate.chain, stage.certificate.key], {});
+        const app = await startApp(stage, 'node:https', ['https.mjs', stage.certificate.chain, stage.certificate.key], {});
         return { name: 'node:https', port: app.port, watch: { app: tree(app.started.child.pid) }, stop: app.started.stop };
       },
     },

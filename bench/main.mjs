@@ -20,6 +20,7 @@ const usage = `usage: npm run bench -- [options]
   --quick         a tenth of the work, one round, nothing written: for development
   --rows a,b      only these loads: ${loads.map(({ id }) => id).join(', ')}
   --peers a,b     only these contenders: tlspool, ${peers.map(({ name }) => name).join(', ')}, node:https
+  --profile FOLDER  record each contender with Linux perf, and Node's with --cpu-prof too; slower, so nothing else is written
   --out FOLDER    where RESULTS.md and results.json go (default: bench/)`;
 
 /**
@@ -58,7 +59,7 @@ function readOptions(args) {
   try {
     const { values } = parseArgs({
       args: [...args],
-      options: { rounds: { type: 'string' }, quick: { type: 'boolean' }, rows: { type: 'string' }, peers: { type: 'string' }, out: { type: 'string' }, help: { type: 'boolean' } },
+      options: { rounds: { type: 'string' }, quick: { type: 'boolean' }, rows: { type: 'string' }, peers: { type: 'string' }, out: { type: 'string' }, profile: { type: 'string' }, help: { type: 'boolean' } },
     });
     if (values.help === true) return usage;
     const known = new Set(['tlspool', 'node:https', ...peers.map(({ name }) => name)]);
@@ -66,7 +67,7 @@ function readOptions(args) {
     const rows = choose(values.rows, new Set(loads.map(({ id }) => id)), '--rows');
     const rounds = values.rounds === undefined ? (values.quick === true ? 1 : 5) : Number(values.rounds);
     if (!Number.isInteger(rounds) || rounds < 1 || rounds > 99) throw new Error(`--rounds: "${values.rounds}" is not a whole number from 1 to 99`);
-    return { rounds, quick: values.quick === true, takesPart: (name) => chosen.has(name), rows, out: values.out ?? (values.quick === true ? undefined : here) };
+    return { rounds, quick: values.quick === true, takesPart: (name) => chosen.has(name), rows, profile: values.profile, out: values.out ?? (values.quick === true || values.profile !== undefined ? undefined : here) };
   } catch (error) {
     return `${error.message}\n${usage}`;
   }
@@ -89,7 +90,7 @@ async function measureAndWrite(folder, options) {
   const results = new Map();
   for (const load of loads.filter(({ id }) => options.rows.has(id))) {
     const row = options.quick ? { ...load, units: Math.ceil(load.units / 10), warmup: Math.ceil(load.warmup / 10) } : load;
-    results.set(row.id, await measureRow({ stage: { folder, certificate, backendPort, row }, options, program: programs.load }));
+    results.set(row.id, await measureRow({ stage: { folder, certificate, backendPort, row, profile: options.profile }, options, program: programs.load }));
   }
   const verdicts = judgeAll(results);
   const text = report({ machine: describeMachine(peers), rounds: options.rounds, verdicts, results });
@@ -107,13 +108,14 @@ async function measureRow({ stage, options, program }) {
   const { row } = stage;
   const samples = new Map();
   const field = contenders[row.field].filter(({ name }) => options.takesPart(name));
-  const measure = row.id === 'memory' ? measureMemory : measureCpu;
   let running = [];
   for (let round = 1; round <= options.rounds; round++) {
     // Memory is counted in processes that have not served a round before.
     if (running.length === 0) for (const { start: begin } of field) running.push(await begin(stage));
-    for (const contender of running) {
-      const sample = await measure({ load: row, contender, program });
+    // Memory settles by itself and nobody is loaded meanwhile, so that row takes all at the same time.
+    const together = row.id === 'memory' ? await Promise.all(running.map((contender) => measureMemory({ load: row, contender, program }))) : [];
+    for (const [index, contender] of running.entries()) {
+      const sample = together[index] ?? await measureCpu({ load: row, contender, program, profile: options.profile });
       samples.set(contender.name, [...(samples.get(contender.name) ?? []), sample]);
       process.stdout.write(`${row.id} round ${round}/${options.rounds} ${contender.name}: ${brief(sample)}\n`);
     }

@@ -1,5 +1,6 @@
 /** One round of one load against one contender that runs. */
 import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { nextJsonLine, run, start, tree } from './processes.mjs';
 
 /** No single run of the load generator takes longer; the slowest here take some ten seconds. */
@@ -10,13 +11,23 @@ const loadArgs = (load, port) => [load.mode, '--port', String(port), '--connecti
 
 /**
  * CPU time, rate and time to first octet.
- * @param {{load: import('./rows.mjs').Load, contender: import('./contenders.mjs').Contender, program: string}} what
+ * @param {{load: import('./rows.mjs').Load, contender: import('./contenders.mjs').Contender, program: string, profile?: string}} what  profile: folder for perf's records
  * @returns {Promise<import('./rows.mjs').Sample>}
  */
-export async function measureCpu({ load, contender, program }) {
+export async function measureCpu({ load, contender, program, profile }) {
+  const recorders = profile === undefined ? [] : record({ load, contender, folder: profile });
   const watch = Object.entries(contender.watch).flatMap(([group, pids]) => ['--watch', `${group}=${pids.join(',')}`]);
   const output = await run({ name: `${load.id} against ${contender.name}`, argv: [program, ...loadArgs(load, contender.port), '--warmup', String(load.warmup), ...watch] });
+  await Promise.all(recorders.map((recorder) => recorder.stop()));
   return JSON.parse(output);
+}
+
+/** Linux perf on each group of a contender's processes; read with `perf report -i FILE --no-children --sort comm,dso,symbol`. */
+function record({ load, contender, folder }) {
+  return Object.entries(contender.watch).map(([group, pids]) => start({
+    name: 'perf',
+    argv: ['perf', 'record', '-q', '-F', '999', '-g', '-e', 'cpu-clock', '-o', path.join(folder, `${load.id}.${contender.name.replace(':', '-')}.${group}.perf`), '-p', pids.join(',')],
+  }));
 }
 
 /**
@@ -47,14 +58,16 @@ async function hold(what) {
 }
 
 const stepMs = 500;
-const settleMs = 20_000;
+/** V8 waits some 8 s without much work before it tidies up; a shorter look would see garbage of some and not of others. */
+const steadyLooks = 24;
+const settleMs = 40_000;
 
-/** Pss in KiB by process, once it has moved by less than 0.5 % over four looks in a row, or as it is after 20 s. */
+/** Pss in KiB by process, once it has moved by less than 0.5 % a look for 12 s, or as it is after 40 s. */
 async function settledPss(pids) {
   const until = Date.now() + settleMs;
   let steady = 0;
   let last = readPss(pids);
-  while (steady < 4 && Date.now() < until) {
+  while (steady < steadyLooks && Date.now() < until) {
     await new Promise((resolve) => setTimeout(resolve, stepMs));
     const now = readPss(pids);
     steady = Math.abs(sum(now) - sum(last)) < sum(last) * 0.005 ? steady + 1 : 0;

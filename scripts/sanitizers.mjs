@@ -8,10 +8,10 @@ import { addons, buildAddon } from './lib/native.mjs';
 import { findProgram, root, run, script, ScriptError } from './lib/run.mjs';
 
 const kinds = {
-  address: { sanitize: 'address,undefined', runtimes: ['libasan.so', 'libubsan.so'], isOurs: (report) => /ERROR|runtime error/.test(report) },
+  address: { sanitize: 'address,undefined', runtimes: ['libasan.so', 'libubsan.so'], symbol: '__asan_init', isOurs: (report) => /ERROR|runtime error/.test(report) },
   // Node is not instrumented: its own atomics are invisible, and what its threads share looks like a race. A report counts
   // when code of ours is anywhere in its stacks.
-  thread: { sanitize: 'thread', runtimes: ['libtsan.so'], isOurs: (report) => /WARNING|FATAL/.test(report) && addons.some(({ binary }) => report.includes(`${binary}.node`)) },
+  thread: { sanitize: 'thread', runtimes: ['libtsan.so'], symbol: '__tsan_init', isOurs: (report) => /WARNING|FATAL/.test(report) && addons.some(({ binary }) => report.includes(`${binary}.node`)) },
 };
 
 await script(async () => {
@@ -43,7 +43,10 @@ async function check(name, files) {
   mkdirSync(reports, { recursive: true });
   for (const addon of addons) {
     const copy = copyAddon(addon, path.join(folder, addon.name));
-    place(await buildAddon(copy, { defines: [`sanitize=${kind.sanitize}`] }), folder);
+    const binary = await buildAddon(copy, { defines: [`sanitize=${kind.sanitize}`] });
+    // A build without it would find nothing, and look like success.
+    if (!readFileSync(binary).includes(kind.symbol)) throw new ScriptError(`${binary} is not instrumented: its binding.gyp must put -fsanitize=<(sanitize) into cflags_cc and ldflags.`);
+    place(binary, folder);
   }
   console.log(`\n== ${kind.sanitize}`);
   let failure;

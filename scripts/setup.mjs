@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { addonFingerprint, addons, buildAddon, builtFile } from './lib/native.mjs';
+import { addonFingerprint, addons, buildAddon, builtFile, isForOtherHeaders } from './lib/native.mjs';
 import { lock } from './lib/lock.mjs';
 import { root, run, script, ScriptError } from './lib/run.mjs';
 
@@ -16,13 +16,10 @@ const steps = [
     name: `native addon of ${addon.name}`,
     fingerprint: () => addonFingerprint(addon),
     present: () => existsSync(builtFile(addon)),
-    // Another Node means other headers, which make does not watch.
-    run: (stamp) => buildAddon(addon.folder, { fresh: stamp.node !== nodeStamp }),
+    run: (before) => buildAddon(addon.folder, { fresh: isForOtherHeaders(before) }),
   })),
   { name: 'TypeScript', fingerprint: sourceFingerprint, present: typescriptBuilt, run: () => run(process.execPath, [path.join(root, 'node_modules/typescript/bin/tsc'), '-b']) },
 ];
-
-const nodeStamp = `${process.execPath} ${process.version}`;
 
 await script(async () => {
   checkNode();
@@ -48,11 +45,10 @@ function pending(stamp) {
 
 async function perform(step) {
   const before = performance.now();
-  const stamp = readStamp();
   // Taken before the step: what changes while it runs is seen by the next set-up.
   const fingerprint = step.fingerprint();
   if (step.name === 'dependencies' && step.present()) return record(step, fingerprint);
-  await step.run(stamp);
+  await step.run(readStamp().done[step.name]);
   record(step, fingerprint);
   console.log(`setup: ${step.name} (${((performance.now() - before) / 1000).toFixed(1)} s)`);
 }
@@ -70,7 +66,6 @@ function readStamp() {
 function record(step, fingerprint) {
   const stamp = readStamp();
   stamp.done[step.name] = fingerprint;
-  stamp.node = nodeStamp;
   mkdirSync(path.dirname(stampFile), { recursive: true });
   const temporary = `${stampFile}.${process.pid}`;
   writeFileSync(temporary, JSON.stringify(stamp, null, 1));

@@ -16,3 +16,6 @@ export const keepAliveTimeout = 600_000;
 export function report(port) {
   process.stdout.write(`${JSON.stringify({ port })}\n`);
 }
+
+// An end that runs exit handlers, so that --cpu-prof writes its profile.
+process.once('SIGTERM', () => process.exit(0));

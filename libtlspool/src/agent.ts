@@ -81,7 +81,7 @@ export class Agent extends http.Agent {
     if (options.checkServerIdentity !== undefined) {
       throw new TlsPoolError('BAD_ARGUMENT', { text: 'checkServerIdentity cannot run behind a pool, which verifies the server itself', field: 'checkServerIdentity' });
     }
-    if (options.socketPath != null && options.socketPath !== '') {
+    if (options.socketPath !== undefined && options.socketPath !== null && options.socketPath !== '') {
       throw new TlsPoolError('BAD_ARGUMENT', { text: 'socketPath is not supported: TLS over a UNIX socket needs starttls()', field: 'socketPath' });
     }
     const pool = this.#options.pool ?? await defaultPool();

@@ -117,7 +117,7 @@ export class Channel {
       }, timeoutMs);
       this.#pending.set(id, {
         op,
-        resolve: (reply) => { clearTimeout(timer); resolve(reply as unknown as Reply<Op>); },
+        resolve: (reply) => { clearTimeout(timer); resolve(reply); },
         reject: (error) => { clearTimeout(timer); reject(error); },
       });
       this.#poll.ref();
@@ -143,17 +143,9 @@ export class Channel {
       sockets.pollWait(this.#fd, this.#outgoing.length > 0 ? pollIn | pollOut : pollIn, Math.ceil(leftMs));
       this.#flush();
       this.#drain();
-      settled = settled as typeof settled;
     }
     if ('error' in settled) throw settled.error;
     return settled.body;
-  }
-
-  /** Sends a request whose answer nobody waits for; a lost channel is no error. */
-  tell<Op extends RequestOp>(op: Op, body: RequestBody<Op>): void {
-    if (this.#lost !== undefined) return;
-    const id = this.#send(op, body, []);
-    this.#pending.set(id, { op, resolve: (reply) => closeAll(reply.fds), reject: () => undefined });
   }
 
   /**
@@ -359,7 +351,7 @@ export class Channel {
 
   #fail(cause: unknown): void {
     if (this.#lost !== undefined) return;
-    const why = cause === undefined ? 'the pool closed it' : cause instanceof Error ? cause.message : String(cause);
+    const why = cause === undefined ? 'the pool closed it' : cause instanceof Error ? cause.message : 'an unknown failure';
     const error = new TlsPoolError('POOL_LOST', { text: `the connection to the pool is gone: ${why}`, cause });
     this.#end(error);
     this.#owner.lost(this, error);

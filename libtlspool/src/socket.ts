@@ -53,6 +53,8 @@ export class PoolSocket extends net.Socket implements SessionSink {
   #closed: EventBody<'closed'> | undefined;
   /** End of stream was read, and it is not known yet whether it is the true end. */
   #undecided = false;
+  #reset = false;
+  #aborted: (() => void) | undefined;
 
   /** @internal Sockets come from a Listener, starttls() or connect(). Closes the descriptor when it throws. */
   constructor(start: SessionStart) {
@@ -74,11 +76,13 @@ export class PoolSocket extends net.Socket implements SessionSink {
   noteClosed(closed: EventBody<'closed'>): void {
     this.#closed = closed;
     if (this.#undecided) this.#decide();
+    this.#aborted?.();
   }
 
   /** @internal */
   noteLost(): void {
     if (this.#undecided) this.#decide();
+    this.#aborted?.();
   }
 
   /** @internal Every octet and the end of the stream come through here. */
@@ -141,8 +145,9 @@ export class PoolSocket extends net.Socket implements SessionSink {
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
     this.#undecided = false;
     const cause = error === null ? null : this.#explain(error);
-    if (cause !== null && this.#closed === undefined && !this.writableFinished) this.#abort();
-    super._destroy(cause, callback);
+    const incomplete = this.#reset || (cause !== null && !this.writableFinished);
+    if (incomplete && this.#closed === undefined && this.#channel.lost === undefined) this.#abort(() => super._destroy(cause, callback));
+    else super._destroy(cause, callback);
   }
 
   /** ECONNRESET and EPIPE of the plain-text socket hide what happened to the session. */
@@ -154,17 +159,24 @@ export class PoolSocket extends net.Socket implements SessionSink {
     return this.#channel.lost ?? error;
   }
 
-  #abort(): void {
-    try {
-      this.#channel.tell('close', { ctlkey: this.#ctlkey, abort: true });
-    } catch {
-      // The pool is out of reach, and with it the session.
-    }
+  /**
+   * Has the pool abort the session; `done` is called when it did. The plain-text side must stay open until then: its
+   * end, should the pool see that first, asks for an orderly close.
+   */
+  #abort(done: () => void): void {
+    const timer = setTimeout(() => this.#aborted?.(), sessionRequestMs);
+    this.#aborted = () => {
+      this.#aborted = undefined;
+      clearTimeout(timer);
+      done();
+    };
+    // The `closed` event ends the wait; an error says that there is none to come.
+    this.#channel.request('close', { ctlkey: this.#ctlkey, abort: true }, [], sessionRequestMs).catch(() => this.#aborted?.());
   }
 
   /** Ends the session at once, without close_notify: the peer sees a truncated stream, as with a reset of TCP. */
   override resetAndDestroy(): this {
-    if (!this.destroyed && this.#closed === undefined) this.#abort();
+    this.#reset = true;
     return this.destroy();
   }
 

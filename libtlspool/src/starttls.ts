@@ -1,5 +1,5 @@
 /** Protecting a socket that is connected already. */
-import net from 'node:net';
+import type net from 'node:net';
 import { closeAll } from './channel.js';
 import type { Channel } from './channel.js';
 import { borrowedFd, stopReading } from './handle.js';
@@ -121,7 +121,7 @@ function flush(socket: net.Socket, goAhead: string | Uint8Array | undefined): Pr
     socket.once('close', onClose);
     socket.write(goAhead ?? '', (error) => {
       socket.off('close', onClose);
-      if (error == null) resolve();
+      if (error === undefined || error === null) resolve();
       else reject(new TlsPoolError('PEER_CLOSED', { text: `the plain text before TLS could not be sent: ${error.message}`, cause: error }));
     });
   });

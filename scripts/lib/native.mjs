@@ -28,14 +28,20 @@ export function nodeHeaders(prefix = path.dirname(path.dirname(process.execPath)
   return `${part('MAJOR')}.${part('MINOR')}.${part('PATCH')}` === version ? prefix : undefined;
 }
 
+/** What the headers of this Node are; objects made for another are of no use. */
+const headers = `${process.arch}-${process.versions.modules}-openssl${process.versions.openssl.split('.')[0]}`;
+
+/** Was the build with this fingerprint made for other headers? make does not watch those. */
+export const isForOtherHeaders = (fingerprint) => fingerprint !== undefined && !fingerprint.startsWith(`${headers} `);
+
 /** Changes whenever the addon has to be built again. */
 export function addonFingerprint(addon) {
-  const hash = createHash('sha256').update(`${process.arch} ${process.versions.modules} ${process.versions.openssl.split('.')[0]}\n`);
+  const hash = createHash('sha256');
   const folder = path.join(addon.folder, addon.sources);
   const sources = existsSync(folder) ? readdirSync(folder, { recursive: true }).filter((file) => /\.(cc|cpp|c|h|hh|hpp)$/.test(file)) : [];
   const files = ['binding.gyp', ...sources.map((file) => path.join(addon.sources, file))];
   for (const file of files.sort()) hash.update(`${file}\0`).update(readFileSync(path.join(addon.folder, file))).update('\0');
-  return hash.digest('hex');
+  return `${headers} ${hash.digest('hex')}`;
 }
 
 export const builtFile = (addon) => path.join(addon.folder, 'build/Release', `${addon.binary}.node`);
@@ -50,14 +56,12 @@ export function checkTools() {
 }
 
 /** Builds in `folder` (the package, or a copy of what its binding.gyp needs). `fresh` forgets earlier objects. Resolves with the path of the binary. */
-export async function buildAddon(folder, { fresh = false, nodeDir = nodeHeaders(), target, defines = [], env = process.env, executable = process.execPath } = {}) {
+export async function buildAddon(folder, { fresh = false, nodeDir = nodeHeaders(), defines = [], executable = process.execPath } = {}) {
   checkTools();
   const gyp = path.join(root, 'node_modules/node-gyp/bin/node-gyp.js');
   const args = [gyp, ...(fresh ? ['rebuild'] : ['configure', 'build']), '--release', '--jobs=max', '--loglevel=warn'];
   if (nodeDir !== undefined) args.push(`--nodedir=${nodeDir}`);
-  if (target !== undefined) args.push(`--target=${target}`);
-  args.push(...defines.map((define) => `-D${define}`));
-  await run(executable, args, { cwd: folder, quiet: true, env });
+  await run(executable, args, { cwd: folder, quiet: true, env: { ...process.env, GYP_DEFINES: defines.join(' ') } });
   // node-gyp-build takes the first binary that it finds: one of an earlier target name must not stay.
   const release = path.join(folder, 'build/Release');
   const wanted = `${targetName(path.join(folder, 'binding.gyp'))}.node`;

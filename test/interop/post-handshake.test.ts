@@ -6,7 +6,7 @@ import {
 import type { Baseline, Served, Target, TestPool } from '../support/index.js';
 
 /** Octets and the way in which each connection of the application ended. */
-interface Seen { readonly socket: PoolSocket; text: string; readonly ending: Promise<'end' | string> }
+interface Seen { readonly socket: PoolSocket; text: string; /** `end`, or the code of the error. */ readonly ending: Promise<string> }
 
 describe('after the handshake', function () {
   this.timeout(60_000);

@@ -66,8 +66,8 @@ export class PoolWire {
       if (message === undefined) throw new Error(`the pool closed the connection instead of answering ${op}`);
       if (message.id !== id || (message.type !== 'reply' && message.type !== 'error')) { this.others.push(message); continue; }
       if (message.type === 'error') {
-        const { code, text, field } = message.body;
-        throw new WireError(String(code), String(text), field === undefined ? undefined : String(field));
+        const { code, text, field } = message.body as { code: string; text: string; field?: string };
+        throw new WireError(code, text, field);
       }
       return message;
     }

@@ -36,6 +36,7 @@ export interface PoolOptions {
   /** Run as this user; the folder is given to it. */
   readonly uid?: number;
   readonly gid?: number;
+  readonly cwd?: string;
   /** For node, before the script. */
   readonly nodeArgs?: readonly string[];
   /** For tlspoold, after --config FILE. */
@@ -163,9 +164,9 @@ class RunningPool implements TestPool {
   }
 
   async start(): Promise<void> {
-    const { nodeArgs = [], args = [], env, uid, gid } = this.#options;
+    const { nodeArgs = [], args = [], env, uid, gid, cwd } = this.#options;
     const program = new Program(process.execPath, [...nodeArgs, script, '--config', this.configFile, ...args], {
-      ...(env === undefined ? {} : { env }), ...(uid === undefined ? {} : { uid, gid: gid ?? uid }),
+      ...(env === undefined ? {} : { env }), ...(cwd === undefined ? {} : { cwd }), ...(uid === undefined ? {} : { uid, gid: gid ?? uid }),
     });
     this.#program = program;
     await until(() => {

@@ -44,7 +44,7 @@ export function curl(target: Target, path = '/', args: readonly string[] = [], c
 }
 
 /** One request with node:https on a connection of its own. */
-export function nodeGet(target: Target, path = '/', options: https.RequestOptions = {}): Promise<{ status: number; body: string }> {
+export function nodeGet(target: Target, path = '/', options: https.RequestOptions & Pick<tls.ConnectionOptions, 'ALPNProtocols'> = {}): Promise<{ status: number; body: string }> {
   return within(new Promise((resolve, reject) => {
     const request = https.get({
       host: '127.0.0.1', port: target.port, path, servername: nameOf(target), ca: readFileSync(target.caFile), agent: false,

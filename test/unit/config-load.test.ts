@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { ConfigError, loadConfig, maxConfigOctets, prepareState } from 'tlspool/dist/config/index.js';
+import { type ConfigError, loadConfig, maxConfigOctets, prepareState } from 'tlspool/dist/config/index.js';
 import type { Surroundings } from 'tlspool/dist/config/defaults.js';
 
 const host: Surroundings = { uid: 1000, env: { XDG_RUNTIME_DIR: '/run/user/1000' }, home: '/home/u', cwd: '/', workers: 3, tlspoolGid: 77, systemRoots: '/roots.pem' };
@@ -105,7 +105,7 @@ describe('configuration', () => {
       write('socket: {path: s}\nidentities: [{localid: a, certificate: c.pem, key: k.pem, trust: t.pem}]\n');
       const config = loadConfig('pool.yaml', {}, { ...host, cwd: folder });
       assert.equal(config.socket.path, path.join(folder, 's'));
-      assert.deepEqual(config.identities[0]!.source, { kind: 'files', certificate: path.join(folder, 'c.pem'), key: path.join(folder, 'k.pem'), trust: path.join(folder, 't.pem') });
+      assert.deepEqual(config.identities[0]?.source, { kind: 'files', certificate: path.join(folder, 'c.pem'), key: path.join(folder, 'k.pem'), trust: path.join(folder, 't.pem') });
     });
     it('the example that ships loads', () => {
       const example = fileURLToPath(new URL('../../../examples/tlspool.yaml', import.meta.url));
@@ -131,18 +131,18 @@ describe('configuration', () => {
           const config = load(yaml(value)) as unknown as Record<string, unknown>;
           assert.equal(child === undefined ? config[parent] : (config[parent] as Record<string, unknown>)[child], value);
         }
-        for (const value of refused) assert.equal(refusal(yaml(value)).problems[0]!.field, key);
+        for (const value of refused) assert.equal(refusal(yaml(value)).problems[0]?.field, key);
       });
     }
     it('a permission means the same in each octal spelling', () => {
       for (const spelling of ['0660', '0o660', '"0660"', '660']) assert.equal(load(`socket: {mode: ${spelling}}\n`).socket.mode, 0o660, spelling);
       assert.equal(load('socket: {mode: 0777}\n').socket.mode, 0o777);
-      for (const spelling of ['0680', '0060', '01777', 'rw', '0x1b0', '[6]']) assert.equal(refusal(`socket: {mode: ${spelling}}\n`).problems[0]!.field, 'socket.mode', spelling);
+      for (const spelling of ['0680', '0060', '01777', 'rw', '0x1b0', '[6]']) assert.equal(refusal(`socket: {mode: ${spelling}}\n`).problems[0]?.field, 'socket.mode', spelling);
     });
     it('a ticket lives from a minute to a week', () => {
       const lifetime = (value: string) => `identities: [{localid: a, directory: d, ticketLifetime: ${value}}]\n`;
-      for (const [value, seconds] of [['60s', 60], ['1m', 60], ['1h', 3600], ['7d', 604_800]] as const) assert.equal(load(lifetime(value)).identities[0]!.ticketLifetimeS, seconds);
-      for (const value of ['59s', '8d', '604801s', '3600', '1 h', '-1h', '1y']) assert.equal(refusal(lifetime(value)).problems[0]!.field, 'identities[0].ticketLifetime', value);
+      for (const [value, seconds] of [['60s', 60], ['1m', 60], ['1h', 3600], ['7d', 604_800]] as const) assert.equal(load(lifetime(value)).identities[0]?.ticketLifetimeS, seconds);
+      for (const value of ['59s', '8d', '604801s', '3600', '1 h', '-1h', '1y']) assert.equal(refusal(lifetime(value)).problems[0]?.field, 'identities[0].ticketLifetime', value);
     });
     it('a socket path of 107 octets is taken and one of 108 is refused', () => {
       const path107 = `/${'s'.repeat(106)}`;
@@ -151,15 +151,15 @@ describe('configuration', () => {
     });
     it('a localid of 255 octets is taken, one of 256 and names that are no folder names are refused', () => {
       const yaml = (localid: string) => `identities: [{localid: ${JSON.stringify(localid)}, directory: d}]\n`;
-      for (const localid of ['a'.repeat(255), 'Bücher', 'a b', '*']) assert.equal(load(yaml(localid)).identities[0]!.localid, localid);
-      for (const localid of ['', 'a'.repeat(256), 'ü'.repeat(128), '../x', '.hidden', 'a\nb', 'a\0b']) assert.equal(refusal(yaml(localid)).problems[0]!.field, 'identities[0].localid', localid);
+      for (const localid of ['a'.repeat(255), 'Bücher', 'a b', '*']) assert.equal(load(yaml(localid)).identities[0]?.localid, localid);
+      for (const localid of ['', 'a'.repeat(256), 'ü'.repeat(128), '../x', '.hidden', 'a\nb', 'a\0b']) assert.equal(refusal(yaml(localid)).problems[0]?.field, 'identities[0].localid', localid);
     });
     it('server names are put into the form of SNI, and what is no name is refused', () => {
       const yaml = (name: string) => `identities: [{localid: a, directory: d, names: [${JSON.stringify(name)}]}]\n`;
       for (const [name, expected] of [['WWW.Example.ORG.', 'www.example.org'], ['*.Example.org', '*.example.org'], ['bücher.example', 'xn--bcher-kva.example'], ['localhost', 'localhost'], [`${'a'.repeat(63)}.x`, `${'a'.repeat(63)}.x`], [`${'a.'.repeat(126)}b.`, `${'a.'.repeat(126)}b`]] as const) {
-        assert.deepEqual(load(yaml(name)).identities[0]!.names, [expected]);
+        assert.deepEqual(load(yaml(name)).identities[0]?.names, [expected]);
       }
-      for (const name of ['', '*', 'a..b', '*.*.x', 'a.*.x', '127.0.0.1', '::1', 'a b', `${'a'.repeat(64)}.x`, '-a.x', `${'a.'.repeat(127)}b`]) assert.equal(refusal(yaml(name)).problems[0]!.field, 'identities[0].names[0]', name);
+      for (const name of ['', '*', 'a..b', '*.*.x', 'a.*.x', '127.0.0.1', '::1', 'a b', `${'a'.repeat(64)}.x`, '-a.x', `${'a.'.repeat(127)}b`]) assert.equal(refusal(yaml(name)).problems[0]?.field, 'identities[0].names[0]', name);
     });
   });
 
@@ -176,9 +176,9 @@ describe('configuration', () => {
     ];
     for (const [title, yaml, expected] of cases) it(`${title} is refused`, () => { assert.match(refusal(yaml).message, expected); });
     it('an identity without a place of its own is the sub-folder of identitiesDirectory', () => {
-      assert.deepEqual(load('identitiesDirectory: /i\nidentities: [{localid: a, policy: modern}]\n').identities[0]!.source, { kind: 'directory', directory: '/i/a' });
+      assert.deepEqual(load('identitiesDirectory: /i\nidentities: [{localid: a, policy: modern}]\n').identities[0]?.source, { kind: 'directory', directory: '/i/a' });
     });
-    it('one default identity is taken', () => { assert.equal(load('identities: [{localid: a, directory: d, default: true}]\n').identities[0]!.isDefault, true); });
+    it('one default identity is taken', () => { assert.equal(load('identities: [{localid: a, directory: d, default: true}]\n').identities[0]?.isDefault, true); });
   });
 
   describe('access rules', () => {
@@ -189,8 +189,8 @@ describe('configuration', () => {
       ]);
     });
     it('users that do not exist and numbers out of range are refused, the highest number is not', () => {
-      for (const uid of ['no-such-user-here', '4294967295', '-1', '1.5', '"a:b"', 'true']) assert.equal(refusal(`access: [{uid: ${uid}}]\n`).problems[0]!.field, 'access[0].uid[0]', uid);
-      assert.deepEqual(load('access: [{uid: 4294967294}]\n').access[0]!.uids, [4_294_967_294]);
+      for (const uid of ['no-such-user-here', '4294967295', '-1', '1.5', '"a:b"', 'true']) assert.equal(refusal(`access: [{uid: ${uid}}]\n`).problems[0]?.field, 'access[0].uid[0]', uid);
+      assert.deepEqual(load('access: [{uid: 4294967294}]\n').access[0]?.uids, [4_294_967_294]);
     });
     it('without rules the group tlspool may use identities, without backends and without the operator\'s operations', () => {
       assert.deepEqual(load('').access, [{ gids: [77], identities: ['*'], permissions: ['server', 'client'] }]);

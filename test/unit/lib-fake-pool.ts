@@ -98,7 +98,10 @@ export class FakePool {
       return { listener: 1, local };
     },
     unlisten: () => ({}),
-    close: () => ({}),
+    close: ({ client, message }) => {
+      client.send({ type: 'event', op: 'closed', body: { ctlkey: (message.body as { ctlkey: Uint8Array }).ctlkey, how: 'closed', octetsReceived: 0, octetsSent: 0 } });
+      return {};
+    },
   };
 
   start(): this {

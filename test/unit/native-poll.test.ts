@@ -233,7 +233,7 @@ describe('native addon: Poll', () => {
       import(${JSON.stringify(native)}).then(({ sockets }) => {
         const [left, right] = sockets.socketpair('seqpacket');
         for (let count = 0; count < 10; count++) sockets.poll(right, () => {}).start(1);
-        const poll = sockets.poll(right, () => { poll.stop(); parentPort.postMessage(sockets.receive(right, 10, 0).data.toString()); sockets.close(left); sockets.close(right); });
+        const poll = sockets.poll(right, () => { const { data } = sockets.receive(right, 10, 0); poll.stop(); sockets.close(left); sockets.close(right); parentPort.postMessage(data); });
         poll.start(1);
         sockets.send(left, Buffer.from('hi'));
       });`;

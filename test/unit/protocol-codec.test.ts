@@ -133,6 +133,13 @@ describe('protocol: text', () => {
   for (const [name, hex] of bad) {
     it(`${name} is refused`, () => { refused(listenWith(Buffer.from(hex, 'hex')), { field: 'body.localid' }); });
   }
+  it('the same holds for an op that is only repeated, and for names of fields that are ignored', () => {
+    const error = (op: string): Buffer => pack({ type: 'error', op, id: 1, body: { code: 'X', text: '' } });
+    accepted(error('an op'));
+    for (const op of ['a\0b', '\ufeffa']) refused(error(op), { field: 'op' });
+    accepted(event('drain', { deadlineMs: 1, 'a field': 1 }), 'toClient');
+    for (const key of ['a\0b', '\ufeffa']) refused(event('drain', { deadlineMs: 1, [key]: 1 }), { field: 'body' }, 'toClient');
+  });
   it('UTF-8 of one to four octets is accepted as it is, also beyond 64 octets', () => {
     for (const text of ['aé€😀', '\u{10ffff}', 'é'.repeat(60), 'a\ufeff', '\u001b[0m']) {
       assert.deepEqual(accepted(listenWith(Buffer.from(text))).body, { localid: text });
@@ -257,7 +264,8 @@ describe('protocol: encodeMessage', () => {
     fails({ type: 'request', op: 'ping', id: 1, body: new Map() }, 'BAD_ARGUMENT', 'body');
     fails({ type: 'request', op: 'ping', id: 1 }, 'BAD_ARGUMENT', 'body');
     fails({ type: 'request', op: 'nosuch', id: 1, body: {} }, 'UNKNOWN_OP', 'op');
-    fails({ type: 'error', op: 'x'.repeat(65), id: 1, body: { code: 'INTERNAL', text: '' } }, 'BAD_ARGUMENT', 'op');
+    encode({ type: 'error', op: 'x'.repeat(64), id: 1, body: { code: 'INTERNAL', text: '' } });
+    for (const op of ['x'.repeat(65), '', 'a\0', undefined]) fails({ type: 'error', op, id: 1, body: { code: 'INTERNAL', text: '' } }, 'BAD_ARGUMENT', 'op');
   });
   it('a message of the cap is sent, one octet more is MESSAGE_TOO_LARGE', () => {
     const message: Message = { type: 'request', op: 'ping', id: 1, body: { payload: Buffer.alloc(100) } };

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { availableParallelism, homedir } from 'node:os';
 import path from 'node:path';
 import type { AccessRule } from './types.js';
+import { self } from '../identity/files.js';
 import { lookupId } from './accounts.js';
 
 /** The process as far as defaults depend on it; tests pass their own. */
@@ -23,7 +24,7 @@ const systemRootsFile = '/etc/ssl/certs/ca-certificates.crt';
 export function surroundings(): Surroundings {
   const tlspoolGid = lookupId('group', 'tlspool');
   return {
-    uid: process.geteuid!(), env: process.env, home: homedir(), cwd: process.cwd(), workers: Math.min(availableParallelism(), 256),
+    uid: self().uid, env: process.env, home: homedir(), cwd: process.cwd(), workers: Math.min(availableParallelism(), 256),
     ...(tlspoolGid === undefined ? {} : { tlspoolGid }),
     ...(existsSync(systemRootsFile) ? { systemRoots: systemRootsFile } : {}),
   };

@@ -6,7 +6,7 @@ import { openReason, self, unsafeReason } from '../identity/files.js';
 import type { Permission } from '../policy/access.js';
 import { checkConfig } from './check.js';
 import { defaultAccess, defaultSocket, defaultState, surroundings, type Surroundings } from './defaults.js';
-import type { ParsedConfig, ParsedIdentity, ParsedRule } from './schema.js';
+import { configSchema, type ParsedConfig, type ParsedIdentity, type ParsedRule } from './schema.js';
 import type { AccessRule, Config, IdentityConfig, Overrides, SourceConfig } from './types.js';
 import { parseYaml, type Problem } from './yaml.js';
 
@@ -64,12 +64,13 @@ function readText(file: string): string {
   }
 }
 
-function toSource(identity: ParsedIdentity, absolute: (file: string) => string, parent: string | undefined): SourceConfig {
+/** `parent` is identitiesDirectory; checkConfig has seen to it that one of the places is there. */
+function toSource(identity: ParsedIdentity, absolute: (file: string) => string, parent = ''): SourceConfig {
   const { directory, certificate, key, trust } = identity;
   if (certificate !== undefined && key !== undefined) {
     return { kind: 'files', certificate: absolute(certificate), key: absolute(key), ...(trust === undefined ? {} : { trust: absolute(trust) }) };
   }
-  return { kind: 'directory', directory: directory !== undefined ? absolute(directory) : path.join(parent!, identity.localid) };
+  return { kind: 'directory', directory: directory !== undefined ? absolute(directory) : path.join(parent, identity.localid) };
 }
 
 function toIdentity(identity: ParsedIdentity, source: SourceConfig): IdentityConfig {
@@ -112,7 +113,7 @@ function toConfig(parsed: ParsedConfig, file: string | undefined, overrides: Ove
 
 /** The development default: the identities in the state folder, `localhost` (made by prepareState) for unknown names. */
 function developmentConfig(overrides: Overrides, host: Surroundings): Config {
-  const base = toConfig(checkConfig(parseYaml('{}')).config!, undefined, overrides, host);
+  const base = toConfig(configSchema.parse({}), undefined, overrides, host);
   const identitiesDirectory = path.join(base.state, 'identities');
   return {
     ...base, identitiesDirectory,

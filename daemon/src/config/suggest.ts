@@ -1,5 +1,8 @@
 /** "Did you mean": the known word that is nearest to one that is not known. */
 
+/** Beyond the edge of the table nothing is near. */
+const at = (row: readonly number[], index: number): number => row[index] ?? Infinity;
+
 /** Edits (insert, delete, replace, swap of neighbours) from a to b: optimal string alignment distance. */
 export function editDistance(a: string, b: string): number {
   let beforeLast: number[] = [];
@@ -8,14 +11,14 @@ export function editDistance(a: string, b: string): number {
     const row = [i];
     for (let j = 1; j <= b.length; j++) {
       const same = a[i - 1] === b[j - 1];
-      let best = Math.min(row[j - 1]! + 1, last[j]! + 1, last[j - 1]! + (same ? 0 : 1));
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) best = Math.min(best, beforeLast[j - 2]! + 1);
+      let best = Math.min(at(row, j - 1) + 1, at(last, j) + 1, at(last, j - 1) + (same ? 0 : 1));
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) best = Math.min(best, at(beforeLast, j - 2) + 1);
       row.push(best);
     }
     beforeLast = last;
     last = row;
   }
-  return last[b.length]!;
+  return at(last, b.length);
 }
 
 /** The nearest of `known`, or undefined when none is near enough to be meant. Case does not count. */

@@ -33,7 +33,7 @@ function resolve(document: Document, node: unknown): unknown {
 }
 
 function locate(document: Document, path: FieldPath, what: 'key' | 'value'): number {
-  let offset = (document.contents as Node | null)?.range?.[0] ?? 0;
+  let offset = document.contents?.range?.[0] ?? 0;
   let node: unknown = document.contents;
   for (const [index, part] of path.entries()) {
     node = resolve(document, node);

@@ -20,9 +20,9 @@ async function checkOne(settings: IdentitySettings, checkKeyPair: (pair: KeyPair
   try {
     const leaves = material.keyPairs.map(({ chain }, index) => {
       const file = material.certificateFiles[index] ?? '';
-      const { certificates } = parseCertificates(chain, file);
+      const { leaf, certificates } = parseCertificates(chain, file);
       checkDates(certificates, file, Date.now());
-      return certificates[0]!;
+      return leaf;
     });
     for (const pair of material.keyPairs) checkKeyPair(pair);
     if (settings.clientAuth !== 'none' && material.trust === undefined) {

@@ -2,7 +2,7 @@
  * Makes ready what is to be published: every identity is read, checked and turned into contexts, and nothing is in use
  * until all of it worked. Keys are wiped when their context exists, or when it does not come to be.
  */
-import { createHash, randomBytes, X509Certificate } from 'node:crypto';
+import { createHash, randomBytes, type X509Certificate } from 'node:crypto';
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { Context, ContextSpec, Engine } from '../engine.js';
 import { presets } from '../policy/presets.js';
@@ -66,9 +66,9 @@ interface Build { readonly engine: ContextMaker; readonly trust: DefaultTrust | 
 function parseLeaves(material: Material, nowMs: number): X509Certificate[] {
   return material.keyPairs.map(({ chain }, index) => {
     const file = material.certificateFiles[index] ?? 'certificate';
-    const { certificates } = parseCertificates(chain, file);
+    const { leaf, certificates } = parseCertificates(chain, file);
     checkDates(certificates, file, nowMs);
-    return certificates[0]!;
+    return leaf;
   });
 }
 

@@ -21,7 +21,7 @@ export function oneLine(name: string | undefined, maxOctets = 512): string {
   return Buffer.byteLength(text) <= maxOctets ? text : `${Buffer.from(text).subarray(0, maxOctets - 4).toString('utf8').replace(/\ufffd+$/, '')}...`;
 }
 
-export interface Certificates { readonly certificates: readonly X509Certificate[]; /** Only the certificates, LF line ends. */ readonly pem: Buffer }
+export interface Certificates { /** The first of the file. */ readonly leaf: X509Certificate; readonly certificates: readonly X509Certificate[]; /** Only the certificates, LF line ends. */ readonly pem: Buffer }
 
 function certificateOf(block: PemBlock, file: string): X509Certificate {
   if (block.label.endsWith('PRIVATE KEY')) throw bad(`${file}:${block.line}: a private key in a file of certificates; move it to a key file of mode 0600`);
@@ -38,7 +38,9 @@ export function parseCertificates(octets: Buffer, file: string, max = maxChain):
   const blocks = pemBlocks(octets, file);
   if (blocks.length > max) throw bad(`${file} has ${blocks.length} certificates; at most ${max} are used`);
   const certificates = blocks.map((block) => certificateOf(block, file));
-  return { certificates, pem: Buffer.from(certificates.map((certificate) => certificate.toString()).join('')) };
+  const [leaf] = certificates;
+  if (leaf === undefined) throw bad(`${file} has no certificate`);
+  return { leaf, certificates, pem: Buffer.from(certificates.map((certificate) => certificate.toString()).join('')) };
 }
 
 /** Parses a file of trust roots, at most 1000. Throws IDENTITY_BAD with file and line. */
@@ -83,9 +85,9 @@ function checkStrength(key: KeyObject, what: string): void {
 }
 
 function checkOrder(chain: readonly X509Certificate[], file: string): void {
-  for (let index = 0; index + 1 < chain.length; index++) {
-    const [subject, issuer] = [chain[index]!, chain[index + 1]!];
-    if (!subject.checkIssued(issuer) || !subject.verify(issuer.publicKey)) {
+  for (const [index, subject] of chain.entries()) {
+    const issuer = chain[index + 1];
+    if (issuer !== undefined && (!subject.checkIssued(issuer) || !subject.verify(issuer.publicKey))) {
       throw bad(`${file}: the chain is broken: certificate ${index + 1} (${oneLine(subject.subject)}) was not issued by certificate ${index + 2} (${oneLine(issuer.subject)}); put the leaf first, then each one's issuer`);
     }
   }
@@ -103,8 +105,7 @@ export function mayBeClient(certificate: X509Certificate): boolean {
 }
 
 /** Checks that chain and key belong together and can be used. Time is not looked at here. Throws IDENTITY_BAD. */
-export function checkPair(chain: readonly X509Certificate[], key: KeyObject, files: { readonly certificate: string; readonly key: string }): void {
-  const leaf = chain[0]!;
+export function checkPair({ leaf, certificates: chain }: Pick<Certificates, 'leaf' | 'certificates'>, key: KeyObject, files: { readonly certificate: string; readonly key: string }): void {
   if (!leaf.checkPrivateKey(key)) {
     const at = chain.findIndex((certificate) => certificate.checkPrivateKey(key));
     throw bad(at > 0

@@ -12,8 +12,8 @@ export const maxNames = 256;
  */
 export function dnsNames(certificate: X509Certificate): readonly string[] {
   const names: string[] = [];
-  for (const [, type, value] of (certificate.subjectAltName ?? '').matchAll(/([^:,"]+):("(?:[^"\\]|\\.)*"|[^,]*)(?:, |$)/g)) {
-    const name = type === 'DNS' ? normalizeHostName(value!) : undefined;
+  for (const [, type, value = ''] of (certificate.subjectAltName ?? '').matchAll(/([^:,"]+):("(?:[^"\\]|\\.)*"|[^,]*)(?:, |$)/g)) {
+    const name = type === 'DNS' ? normalizeHostName(value) : undefined;
     if (name !== undefined) names.push(name);
   }
   return names;
@@ -50,12 +50,12 @@ export function nameTable(identities: readonly Named[]): NameTable {
   const ambiguous: { name: string; localids: string[] }[] = [];
   for (const [name, all] of claims) {
     const configured = all.filter((identity) => identity.isConfigured);
-    if (configured.length > 1) {
-      throw new TlsPoolError('CONFIG_BAD', { text: `the server name ${name} is configured for the identities ${configured[0]!.localid} and ${configured[1]!.localid}; take it out of the names of one` });
-    }
     const [owner, second] = configured.length > 0 ? configured : all;
-    if (second === undefined) owners.set(name, owner!.localid);
-    else ambiguous.push({ name, localids: all.map(({ localid }) => localid) });
+    if (owner === undefined) continue;
+    if (second === undefined) owners.set(name, owner.localid);
+    else if (configured.length > 0) {
+      throw new TlsPoolError('CONFIG_BAD', { text: `the server name ${name} is configured for the identities ${owner.localid} and ${second.localid}; take it out of the names of one` });
+    } else ambiguous.push({ name, localids: all.map(({ localid }) => localid) });
   }
   return { owners, ambiguous };
 }

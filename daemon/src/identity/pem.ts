@@ -21,6 +21,8 @@ function bad(file: string, line: number, text: string): TlsPoolError {
 const dashes = Buffer.from('-----');
 const base64 = new Set(Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/='));
 const colon = 0x3a;
+/** CR, space, tab. */
+const blanks: readonly number[] = [0x0d, 0x20, 0x09];
 
 /** Lines with their offsets; LF or CRLF, blanks at the end do not count. */
 function* linesOf(octets: Buffer): Generator<{ number: number; start: number; end: number; next: number }> {
@@ -28,7 +30,7 @@ function* linesOf(octets: Buffer): Generator<{ number: number; start: number; en
     const newline = octets.indexOf(0x0a, start);
     const next = newline === -1 ? octets.length : newline + 1;
     let end = newline === -1 ? octets.length : newline;
-    while (end > start && [0x0d, 0x20, 0x09].includes(octets[end - 1]!)) end--;
+    while (end > start && blanks.includes(octets.readUInt8(end - 1))) end--;
     yield { number, start, end, next };
     start = next;
   }
@@ -37,8 +39,8 @@ function* linesOf(octets: Buffer): Generator<{ number: number; start: number; en
 /** The label of a BEGIN or END line; undefined for every other line. */
 function boundary(line: Buffer): { word: 'BEGIN' | 'END'; label: string } | undefined {
   if (!line.subarray(0, 5).equals(dashes)) return undefined;
-  const [, word, label] = /^-----(BEGIN|END) ([A-Z0-9 ]{1,64})-----$/.exec(line.toString('latin1')) ?? [];
-  return word === undefined ? undefined : { word: word as 'BEGIN' | 'END', label: label! };
+  const [, word, label = ''] = /^-----(BEGIN|END) ([A-Z0-9 ]{1,64})-----$/.exec(line.toString('latin1')) ?? [];
+  return word === undefined ? undefined : { word: word as 'BEGIN' | 'END', label };
 }
 
 /**

@@ -16,15 +16,15 @@ const maxAttempts = 5;
 interface ReadPair { readonly chain: Buffer; readonly key: Buffer; readonly leaf: X509Certificate; readonly file: string }
 
 async function readPair(files: PairFiles): Promise<ReadPair> {
-  const { certificates, pem: chain } = parseCertificates(await readPublicFile(files.certificate), files.certificate);
+  const { leaf, certificates, pem: chain } = parseCertificates(await readPublicFile(files.certificate), files.certificate);
   const octets = await readKeyFile(files.key);
   try {
     const { key, pem } = parseKey(octets, files.key);
-    checkPair(certificates, key, files);
+    checkPair({ leaf, certificates }, key, files);
     // A copy of its own, not of the shared pool; `octets`, of which `pem` is a view, is wiped below.
     const own = Buffer.alloc(pem.length);
     pem.copy(own);
-    return { chain, key: own, leaf: certificates[0]!, file: files.certificate };
+    return { chain, key: own, leaf, file: files.certificate };
   } finally {
     octets.fill(0);
   }

@@ -128,7 +128,11 @@ export class Store implements IdentityStore {
   /** Names are shared out among the identities of this client: what others have does not make them ambiguous. */
   #tableOf(entries: ReadonlyMap<string, Entry>): Selector {
     const { owners } = nameTable([...entries.values()].map(namedOf));
-    const names = [...owners].map(([name, owner]): [string, Context] => [name, entries.get(owner)!.published.context]);
+    const contexts = new Map([...entries].map(([localid, { published }]) => [localid, published.context]));
+    const names = [...owners].flatMap(([name, owner]): [string, Context][] => {
+      const context = contexts.get(owner);
+      return context === undefined ? [] : [[name, context]];
+    });
     const fallback = [...entries.values()].find(({ published }) => published.settings.isDefault)?.published.context;
     return this.#engine.selector({ names, ...(fallback === undefined ? {} : { noName: fallback, unknownName: fallback }) });
   }

@@ -25,8 +25,7 @@ function addPath(watched: Map<string, Set<string> | 'all'>, target: string): str
   let links = 0;
   let rest = path.resolve(target).split('/').slice(1);
   let at = '/';
-  while (rest.length > 0) {
-    const name = rest.shift()!;
+  for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
     const full = path.join(at, name);
     const link = readLink(full);
     if (link !== undefined && links++ < maxLinks) {

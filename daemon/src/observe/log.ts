@@ -12,6 +12,8 @@ export interface LogFields { readonly [field: string]: string | number | boolean
 
 /** Longest piece of text kept in a log line, in characters. */
 const maxText = 256;
+/** Log that may wait for its reader. */
+const maxWaitingOctets = 4 * 1024 * 1024;
 /** Lines a second about things that peers can cause at will. */
 const failuresPerSecond = 20;
 
@@ -26,9 +28,13 @@ export class Log {
   /** Read before a line of the hot path is composed. */
   readonly isDebug: boolean;
 
+  readonly #flush: () => void;
+
   /** Writes to stdout unless given a destination. */
-  constructor(level: LogLevel, destination: DestinationStream = pino.destination({ fd: 1, sync: true })) {
-    this.#pino = pino({ level, base: { pid: process.pid }, formatters: { level: (label) => ({ level: label }) } }, destination);
+  constructor(level: LogLevel, destination?: DestinationStream) {
+    const { stream, flush } = destination === undefined ? standardOutput() : { stream: destination, flush: () => undefined };
+    this.#flush = flush;
+    this.#pino = pino({ level, base: { pid: process.pid }, formatters: { level: (label) => ({ level: label }) } }, stream);
     this.isDebug = this.#pino.isLevelEnabled('debug');
     this.#failures = new RateLimit(failuresPerSecond, (suppressed) => {
       this.#pino.info({ suppressed }, 'more failures of connections than are logged');
@@ -45,8 +51,22 @@ export class Log {
     if (this.#failures.take()) this.#pino.info(capped(fields), text);
   }
 
-  /** Writes the count of suppressed lines, if any. Call before the process ends. */
-  close(): void { this.#failures.close(); }
+  /** Writes the count of suppressed lines, if any, and everything that waits. Call before the process ends. */
+  close(): void {
+    this.#failures.close();
+    this.#flush();
+  }
+}
+
+/**
+ * Not synchronous: when whoever reads our output stops reading, the pool must go on. What waits is bounded; lines beyond that
+ * are lost.
+ */
+function standardOutput(): { stream: DestinationStream; flush: () => void } {
+  const stream = pino.destination({ fd: 1, sync: false, maxLength: maxWaitingOctets });
+  // The reader has gone: there is nobody to tell.
+  stream.on('error', () => undefined);
+  return { stream, flush: () => { stream.flushSync(); } };
 }
 
 function capped(fields: LogFields): LogFields {

@@ -35,7 +35,7 @@ export interface Authority {
 /** RFC 5280 section 4.1.2.2: a positive integer of at most 20 octets; 16 random ones, top bit clear. */
 export function serialNumber(): string {
   const octets = randomBytes(16);
-  octets[0] = (octets[0]! & 0x7f) | 0x40;
+  octets.writeUInt8((octets.readUInt8(0) & 0x7f) | 0x40, 0);
   return octets.toString('hex');
 }
 

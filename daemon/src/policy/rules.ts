@@ -1,5 +1,6 @@
 /** The access rules of the configuration as an AccessPolicy. Fails closed: what no rule grants is refused. */
 import type { AccessRule } from '../config/types.js';
+import { self } from '../identity/files.js';
 import type { AccessPolicy, Client, Permission } from './access.js';
 import { matchesGlob } from './glob.js';
 
@@ -13,8 +14,8 @@ function matches(rule: AccessRule, client: Client): boolean {
   if (rule.uids === undefined && rule.gids === undefined && rule.units === undefined) return false;
   if (rule.uids !== undefined && !rule.uids.includes(client.uid)) return false;
   if (rule.gids !== undefined && !rule.gids.some((gid) => gid === client.gid || client.groups.includes(gid))) return false;
-  if (rule.units !== undefined && (client.unit === undefined || !rule.units.some((glob) => matchesGlob(glob, client.unit!)))) return false;
-  return true;
+  const { unit } = client;
+  return rule.units === undefined || (unit !== undefined && rule.units.some((glob) => matchesGlob(glob, unit)));
 }
 
 /** An AccessPolicy whose rules can be replaced by a reload; decisions are made on the rules of the moment. */
@@ -23,7 +24,7 @@ export class RuleAccess implements AccessPolicy {
   readonly #ownUid: number;
 
   /** `ownUid` is the daemon's; it and root may do everything: both can read the key files anyway. */
-  constructor(settings: AccessSettings, ownUid: number = process.geteuid!()) {
+  constructor(settings: AccessSettings, ownUid: number = self().uid) {
     this.#settings = settings;
     this.#ownUid = ownUid;
   }

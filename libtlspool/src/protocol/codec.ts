@@ -9,6 +9,7 @@ import { TlsPoolError } from './errors.js';
 import { escapeText } from './escape.js';
 import { defaultMaxMessageOctets } from './messages.js';
 import type { Message, MessageType } from './messages.js';
+import { text } from './schema.js';
 import { maxOpOctets, messageSpec, messageSpecs, messageTypes, unknownOp } from './table.js';
 import type { Direction, MessageSpec, ToClientMessage, ToPoolMessage } from './table.js';
 import { wireTracer } from './trace.js';
@@ -33,6 +34,9 @@ const bodyChecks: { readonly [D in Direction]: { readonly checks: Compiled<Check
 };
 const encodings = compileAll(({ body }): Encoding => ({ check: compile(body, 'refuse'), widen: widener(body) }));
 const errorEncoding: Encoding = { check: compile(errorSpec.body, 'refuse'), widen: undefined };
+
+/** The op of an `error` may be any, because it repeats what was asked. */
+const checkOp = compile(text(maxOpOctets), 'refuse');
 
 const trace = wireTracer(process.env['TLSPOOL_TRACE']);
 
@@ -97,8 +101,8 @@ function encodingOf({ type, op }: Message): Encoding {
 function checkOwnEnvelope(message: Message): void {
   const wrong = (field: string, text: string): TlsPoolError => new TlsPoolError('BAD_ARGUMENT', { text: `${field} ${text}`, field });
   if (message.type === 'error') {
-    const octets = Buffer.byteLength(message.op);
-    if (octets === 0 || octets > maxOpOctets) throw wrong('op', `has ${octets} octets; 1 to ${maxOpOctets} are accepted`);
+    const fault = message.op === '' ? { text: 'must not be empty' } : checkOp(message.op);
+    if (fault !== undefined) throw wrong('op', fault.text);
   }
   if (message.type !== 'event' && !(Number.isInteger(message.id) && message.id >= 0 && message.id <= maxId)) {
     throw wrong('id', `must be an integer from 0 to ${maxId}`);

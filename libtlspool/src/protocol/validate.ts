@@ -73,7 +73,7 @@ function handleUnknown(value: Record<string, unknown>, fields: Fields, unknownFi
     const known = Object.hasOwn(fields, key);
     if (known && value[key] !== undefined) continue;
     const text = known ? 'is undefined; leave it out instead' : 'is not a field of this message';
-    if (known || unknownFields === 'refuse') return { path: `.${escapeText(key)}`, text };
+    if (unknownFields === 'refuse') return { path: `.${escapeText(key)}`, text };
     delete value[key];
   }
   return undefined;
@@ -106,8 +106,8 @@ export function compile(shape: Shape, unknownFields: UnknownFields): Check {
     case 'bin': return checkBin(shape);
     case 'bool': return (value) => (typeof value === 'boolean' ? undefined : fault('must be true or false'));
     case 'word': return checkWord(shape);
-    case 'list': return checkList(shape, unknownFields);
-    case 'map': return checkMap(shape, unknownFields);
+    case 'list': return checkList(shape as ListShape<Shape>, unknownFields);
+    case 'map': return checkMap(shape as MapShape<Fields>, unknownFields);
     case 'optional': return compile(shape.of as Shape, unknownFields);
   }
 }

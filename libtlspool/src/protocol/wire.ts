@@ -6,8 +6,9 @@
  * octets once, allocates next to nothing, and lets through only what the message table could mean.
  */
 import { isUtf8 } from 'node:buffer';
+import type { Packr as PackrClass } from 'msgpackr';
 // Not 'msgpackr' itself: that loads an optional native string reader, and C++ has no business parsing packets beside the keys.
-import { Packr } from 'msgpackr/pack';
+import { Packr as UntypedPackr } from 'msgpackr/pack';
 import { TlsPoolError } from './errors.js';
 import { escapeText } from './escape.js';
 
@@ -209,6 +210,8 @@ function badMessage({ path, text }: WireFault): TlsPoolError {
   return new TlsPoolError('BAD_MESSAGE', field === '' ? { text: `message: ${text}` } : { text: `${field}: ${text}`, field });
 }
 
+/** The entry point `msgpackr/pack` has the same class, but its type declarations do not resolve in ESM. */
+const Packr = UntypedPackr as unknown as typeof PackrClass;
 const packr = new Packr({ useRecords: false, mapsAsObjects: true, variableMapSize: true, int64AsType: 'number' });
 
 /**
