@@ -18,22 +18,30 @@ export interface AttachOptions extends ServerOptions, ServerAddress {
 
 /** A server behind the pool. */
 export interface Attached {
+  /** As net.Server.address(). */
   address(): net.AddressInfo | string | null;
   /** Closes the server; resolves when all connections ended. May be called twice. */
   close(): Promise<void>;
+  /** For its events: lost, reconnected, refused, drain. */
   readonly listener: Listener;
 }
 
 /** A function that handles requests, such as an Express application. */
 export type RequestHandler = (request: http.IncomingMessage, response: http.ServerResponse) => void;
 /** A Fastify instance. */
-export interface FastifyLike { readonly server: net.Server; ready(): PromiseLike<unknown> }
+export interface FastifyLike {
+  /** The http server below it. */
+  readonly server: net.Server;
+  /** Waits for the plug-ins. */
+  ready(): PromiseLike<unknown>;
+}
 
 /** The insides of net.Server that its own `onconnection` and close() work with. */
 interface ServerInside {
   _handle: object | null;
   _connections: number;
   _pipeName?: string;
+  _emitCloseIfDrained(): void;
   readonly allowHalfOpen?: boolean;
   readonly ALPNProtocols?: Uint8Array;
 }
@@ -91,7 +99,12 @@ function pretend(server: net.Server, listener: Listener): void {
   const address = listener.address();
   if (typeof address === 'string') within._pipeName = address;
   within._handle = {
-    close: () => { listener.close().catch(() => undefined); },
+    close: () => {
+      // The port is closed when the pool says so; until then the server counts one connection, so that `close` waits.
+      within._connections++;
+      const done = (): void => { within._connections--; within._emitCloseIfDrained(); };
+      listener.close().then(done, done);
+    },
     ref: () => listener.ref(),
     unref: () => listener.unref(),
     ...(typeof address === 'string' ? {} : { getsockname: (out: object) => { Object.assign(out, address); return 0; } }),

@@ -6,7 +6,7 @@
  */
 import { pollDisconnect, pollReadable, pollWritable, sockets } from './native.js';
 import type { BorrowedFd, OwnedFd, Poll } from './native.js';
-import { TlsPoolError, checkFds, decodeMessage, defaultMaxMessageOctets, encodeMessage, isErrorCode, maxMessageFds, peekEnvelope } from './protocol/index.js';
+import { TlsPoolError, checkFds, decodePacket, defaultMaxMessageOctets, encodeMessage, isErrorCode, maxPacketMessages, peekEnvelope } from './protocol/index.js';
 import type { AnswerBody, CallbackBody, ErrorBody, EventBody, Message, ReplyBody, RequestBody, RequestOp, ToClientMessage } from './protocol/index.js';
 
 /** Packets handled per wake-up, so that a busy pool connection does not starve the rest of the loop. */
@@ -16,7 +16,9 @@ const pollOut = 4;
 
 /** A reply and the descriptors that came with it, which are the caller's. */
 export interface Reply<Op extends RequestOp> {
+  /** As the message table has it. */
   readonly body: ReplyBody<Op>;
+  /** Owned by the caller; usually none. */
   readonly fds: readonly OwnedFd[];
 }
 
@@ -65,6 +67,8 @@ export class Channel {
   readonly #sessions = new Map<string, SessionSink>();
   #outgoing: Outgoing[] = [];
   #inbox: Packet[] = [];
+  /** The rest of a packet that held several events. */
+  #unpacked: Packet[] = [];
   #inboxScheduled = false;
   #paused = false;
   #held = false;
@@ -222,22 +226,28 @@ export class Channel {
       if (packet === undefined) return;
       this.#dispatch(packet);
     }
+    if (this.#unpacked.length > 0) this.#scheduleInbox();
   }
 
   /** The next packet that we understand; undefined when nothing is there or the connection is lost. */
   #receive(): Packet | undefined {
+    const unpacked = this.#unpacked.shift();
+    if (unpacked !== undefined) return unpacked;
     while (this.#lost === undefined) {
       let data: Buffer | undefined;
       let fds: readonly OwnedFd[] = [];
       try {
-        const received = sockets.receive(this.#fd, this.#maxOctets, maxMessageFds);
+        const received = sockets.receive(this.#fd, this.#maxOctets, maxPacketMessages);
         if (received === null) return undefined;
         ({ data, fds } = received);
         if (received.eof) {
           this.#fail(undefined);
           return undefined;
         }
-        const message = decodeMessage(data, 'toClient', this.#maxOctets);
+        const messages = decodePacket(data, this.#maxOctets);
+        const [message] = messages;
+        if (messages.length > 1) return this.#unpack(messages, fds);
+        if (message === undefined) continue;
         checkFds(message.type, message.op, fds.length);
         return { message, fds };
       } catch (error) {
@@ -246,6 +256,17 @@ export class Channel {
       }
     }
     return undefined;
+  }
+
+  /** Several events share a packet: each `connection` has one of the descriptors, in order. */
+  #unpack(messages: readonly ToClientMessage[], fds: readonly OwnedFd[]): Packet | undefined {
+    const connections = messages.reduce((count, { op }) => count + (op === 'connection' ? 1 : 0), 0);
+    if (connections !== fds.length) {
+      throw new TlsPoolError('FD_COUNT', { text: `a packet with ${connections} connections came with ${fds.length} descriptors`, field: 'fds' });
+    }
+    let next = 0;
+    this.#unpacked = messages.map((message) => ({ message, fds: message.op === 'connection' ? fds.slice(next, ++next) : [] }));
+    return this.#unpacked.shift();
   }
 
   /** A newer pool may send events that we do not know (ignored) and ask what we do not know (answered so, never with silence). */
@@ -277,14 +298,14 @@ export class Channel {
   }
 
   #scheduleInbox(): void {
-    if (this.#inboxScheduled || this.#inbox.length === 0 || this.#paused) return;
+    if (this.#inboxScheduled || this.#inbox.length + this.#unpacked.length === 0 || this.#paused) return;
     this.#inboxScheduled = true;
     setImmediate(() => { this.#inboxScheduled = false; this.#runInbox(); });
   }
 
   #runInbox(): void {
     while (!this.#paused && this.#lost === undefined) {
-      const packet = this.#inbox.shift();
+      const packet = this.#inbox.shift() ?? this.#unpacked.shift();
       if (packet === undefined) return;
       this.#dispatch(packet);
     }
@@ -362,9 +383,10 @@ export class Channel {
     this.#lost = error;
     this.#poll.close();
     sockets.close(this.#fd);
-    for (const { fds } of [...this.#outgoing, ...this.#inbox]) closeAll(fds);
+    for (const { fds } of [...this.#outgoing, ...this.#inbox, ...this.#unpacked]) closeAll(fds);
     this.#outgoing = [];
     this.#inbox = [];
+    this.#unpacked = [];
     const pending = [...this.#pending.values()];
     const sinks = [...this.#sessions.values()];
     this.#pending.clear();

@@ -11,12 +11,17 @@ import type { StartTlsOptions } from './starttls.js';
 export interface ConnectOptions extends Omit<StartTlsOptions, 'role' | 'goAhead' | 'clientAuth'> {
   /** Name or address of the server; also what its certificate must carry, unless `remoteid` or `servername` is given. */
   readonly host: string;
+  /** TCP port, 1 to 65535. */
   readonly port: number;
+  /** IP version to use; absent: both, as net.connect() does. */
   readonly family?: 4 | 6;
+  /** Address to connect from. */
   readonly localAddress?: string;
+  /** Replaces dns.lookup(). */
   readonly lookup?: net.LookupFunction;
   /** Deadline of the TCP connection in milliseconds. Default 30,000. */
   readonly connectMs?: number;
+  /** Ends the attempt, the handshake included, with ABORTED. */
   readonly signal?: AbortSignal;
 }
 

@@ -20,6 +20,7 @@ export interface LinkOptions {
   readonly reconnect?: boolean;
   /** How long the pool may take to answer, in milliseconds. Default 10,000. */
   readonly timeoutMs?: number;
+  /** Ends the first connection attempt with ABORTED; without effect afterwards. */
   readonly signal?: AbortSignal;
 }
 

@@ -18,11 +18,12 @@ export interface Hello {
   readonly servername?: string;
   /** Application protocols that the client offers. */
   readonly alpn: readonly string[];
+  /** Address of the client. */
   readonly remote?: CallbackBody<'servername'>['remote'];
 }
 
 /** true: choose by server name. false: refuse. {localid}: use this identity. */
-export type Verdict = boolean | { readonly localid?: string };
+export type Verdict = boolean | { /** Identity to serve; absent: chosen by server name. */ readonly localid?: string };
 
 /** How to listen. */
 export interface ListenOptions extends SourceOptions {
@@ -40,6 +41,8 @@ export interface ListenOptions extends SourceOptions {
   readonly onServername?: (hello: Hello) => Verdict | Promise<Verdict>;
   /** The pool connects the plain-text side to this service itself; nothing comes to accept(). Needs the `backend` permission. */
   readonly backend?: Backend;
+  /** Hear of each connection that the pool gives to the backend; default false, because nobody waits for it. */
+  readonly report?: boolean;
   /** Connections that wait for accept() before the pool is told to wait. 1 or more, default 128. */
   readonly highWaterMark?: number;
   /** As in net.createServer. Default false. */
@@ -57,7 +60,7 @@ export interface ListenerEvents {
   /** The pool is back but refused the listener; it is tried again. */
   refused: [TlsPoolError];
   /** The pool goes down and accepts nothing new. */
-  drain: [{ readonly deadlineMs: number }];
+  drain: [{ /** Milliseconds from now. */ readonly deadlineMs: number }];
   /** Nothing will be accepted any more; with the reason when it was not close(). */
   close: [TlsPoolError | undefined];
 }
@@ -138,6 +141,7 @@ export class Listener extends EventEmitter<ListenerEvents> {
 
   /** An accept() that waits, and the listener itself, keep the process alive (the default). */
   ref(): this { this.#link.ref(); return this; }
+  /** The listener alone does not keep the process alive. */
   unref(): this { this.#link.unref(); return this; }
 
   /**
@@ -195,6 +199,7 @@ export class Listener extends EventEmitter<ListenerEvents> {
     }
   }
 
+  /** close(). */
   async [Symbol.asyncDispose](): Promise<void> { await this.close(); }
 
   async #setUp(channel: Channel): Promise<void> {
@@ -293,10 +298,10 @@ async function rejected<T>(promise: Promise<T>, ...words: string[]): Promise<T |
 }
 
 function listenBody(options: ListenOptions): RequestBody<'listen'> {
-  const { localid, alpn, clientAuth, rejectUnauthorized, backend, share } = options;
+  const { localid, alpn, clientAuth, rejectUnauthorized, backend, report, share } = options;
   return {
     ...(localid === undefined ? {} : { localid }), ...(alpn === undefined ? {} : { alpn }), ...(clientAuth === undefined ? {} : { clientAuth }),
-    ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }), ...(backend === undefined ? {} : { backend }),
+    ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }), ...(backend === undefined ? {} : { backend }), ...(report === undefined ? {} : { report }),
     ...(share === undefined ? {} : { share }), ...(options.onServername === undefined ? {} : { askServername: true }),
   };
 }

@@ -69,7 +69,12 @@ export const pollReadable = 1;
 export const pollWritable = 2;
 export const pollDisconnect = 4;
 
-/** Readiness of one descriptor on Node's own loop (uv_poll). The descriptor is borrowed; close the Poll before it. */
+/**
+ * Readiness of one descriptor on Node's own loop (uv_poll). The descriptor is borrowed; close the Poll before it: the Poll holds a
+ * duplicate, so a peer sees the end only when both are closed. An error of the socket (POLLERR) counts as readiness for everything
+ * that is waited for; the next receive or send tells what it was, after or before what is still queued. Holds its process alive
+ * while started, unless `unref`ed, and is never collected before it is closed.
+ */
 export interface Poll {
   /** Replace the set of events waited for (pollReadable | pollWritable | pollDisconnect). */
   start(events: number): void;
@@ -93,7 +98,8 @@ export interface NativeSockets {
   send(fd: BorrowedFd, data: Uint8Array, fds?: readonly BorrowedFd[]): number;
   /**
    * One recvmsg with MSG_CMSG_CLOEXEC; null when nothing is there (EAGAIN). A packet that did not fit (MSG_TRUNC, MSG_CTRUNC)
-   * or carries more than maxFds descriptors throws TlsPoolError MESSAGE_TOO_LARGE or FD_COUNT after closing all of them.
+   * or carries more than maxFds descriptors throws TlsPoolError MESSAGE_TOO_LARGE or FD_COUNT after closing all of them; FD_COUNT with
+   * errno -EMFILE or -ENFILE when they could not be installed here. maxOctets is 1 to 2^24, maxFds 0 to 253. Never blocks.
    */
   receive(fd: BorrowedFd, maxOctets: number, maxFds: number): Received | null;
   peerCredentials(fd: BorrowedFd): PeerCredentials;

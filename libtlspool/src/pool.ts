@@ -22,9 +22,10 @@ export type PoolOptions = LinkOptions;
 export interface PoolEvents {
   /** The connection is gone. Outstanding requests were rejected with POOL_LOST; sessions end with it. */
   lost: [TlsPoolError];
+  /** The pool is back. */
   reconnected: [];
   /** The pool goes down: nothing new is accepted, sessions may finish within deadlineMs. */
-  drain: [{ readonly deadlineMs: number }];
+  drain: [{ /** Milliseconds from now. */ readonly deadlineMs: number }];
 }
 
 /** Requests that carry no descriptors in their replies and need no state in the library. */
@@ -109,6 +110,7 @@ export class Pool extends EventEmitter<PoolEvents> {
     this.#link.close();
   }
 
+  /** close(). */
   [Symbol.asyncDispose](): Promise<void> {
     this.close();
     return Promise.resolve();

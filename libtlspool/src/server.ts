@@ -22,7 +22,9 @@ export type ServerAddress = Pick<ListenOptions, 'port' | 'host' | 'path' | 'fd' 
 
 /** Events of a Server. There is no tlsClientError: handshakes that fail, fail in the pool. */
 export interface ServerEvents {
+  /** A connection whose handshake is done. */
   secureConnection: [PoolSocket];
+  /** listen() succeeded. */
   listening: [];
   /** Not listening any more, and all connections ended. */
   close: [];
@@ -59,6 +61,7 @@ export class Server extends EventEmitter<ServerEvents> {
   #state: 'idle' | 'starting' | 'listening' = 'idle';
   #generation = 0;
   #refed = true;
+  #closing = false;
   #connections = 0;
   /** Connections over this number are closed and reported as `drop`. Absent: no limit but the pool's. */
   maxConnections: number | undefined;
@@ -70,6 +73,7 @@ export class Server extends EventEmitter<ServerEvents> {
     this.#listenOptions = listenOptions(options);
   }
 
+  /** Are connections accepted? */
   get listening(): boolean { return this.#state === 'listening'; }
   /** Connections that have not ended. */
   get connections(): number { return this.#connections; }
@@ -136,7 +140,7 @@ export class Server extends EventEmitter<ServerEvents> {
   }
 
   #closeIfDone(): void {
-    if (this.#state === 'idle' && this.#connections === 0) process.nextTick(() => this.emit('close'));
+    if (this.#state === 'idle' && !this.#closing && this.#connections === 0) process.nextTick(() => this.emit('close'));
   }
 
   /** As net.Server.address(). */
@@ -155,16 +159,22 @@ export class Server extends EventEmitter<ServerEvents> {
       this.#state = 'idle';
       this.#closeIfDone();
     } else {
-      // The `close` event of the listener comes at once; what its farewell to the pool meets does not matter any more.
-      listener.close().catch(() => undefined);
+      // The port is closed when the pool says so; what else the farewell meets does not matter any more.
+      this.#closing = true;
+      const done = (): void => { this.#closing = false; this.#closeIfDone(); };
+      listener.close().then(done, done);
     }
     return this;
   }
 
+  /** As net.Server.getConnections(). */
   getConnections(callback: (error: Error | null, count: number) => void): void { process.nextTick(callback, null, this.#connections); }
+  /** Listening keeps the process alive (the default). */
   ref(): this { this.#refed = true; this.#listener?.ref(); return this; }
+  /** Listening alone does not keep the process alive. */
   unref(): this { this.#refed = false; this.#listener?.unref(); return this; }
 
+  /** close(), until all connections ended. */
   [Symbol.asyncDispose](): Promise<void> {
     return new Promise((resolve) => { this.close(() => resolve()); });
   }

@@ -201,6 +201,7 @@ export class PoolSocket extends net.Socket implements SessionSink {
 
   /** `TLSv1.2` or `TLSv1.3`; null once destroyed, as in Node. */
   getProtocol(): string | null { return this.destroyed ? null : this.#info.protocol; }
+  /** The cipher suite under OpenSSL's and IANA's names. */
   getCipher(): CipherNameAndProtocol {
     return { name: this.#info.cipherName, standardName: this.#info.cipher, version: this.#info.protocol };
   }
@@ -209,12 +210,15 @@ export class PoolSocket extends net.Socket implements SessionSink {
   getPeerCertificate(detailed?: false): PeerCertificate;
   getPeerCertificate(detailed?: boolean): PeerCertificate | DetailedPeerCertificate;
   getPeerCertificate(detailed = false): PeerCertificate | DetailedPeerCertificate { return legacyChain(this.#info.peerCertificates, detailed); }
+  /** The peer's certificate; undefined without one. */
   getPeerX509Certificate(): X509Certificate | undefined { return x509(this.#info.peerCertificates[0]); }
   /** Our own certificate, `{}` when we have none. */
   getCertificate(): PeerCertificate { return legacyChain(this.#info.localCertificate === undefined ? [] : [this.#info.localCertificate], false); }
+  /** Our own certificate; undefined without one. */
   getX509Certificate(): X509Certificate | undefined { return x509(this.#info.localCertificate); }
   /** null on a server, as in Node. */
   getEphemeralKeyInfo(): EphemeralKeyInfo | Record<string, never> | null { return this.#info.role === 'server' ? null : ephemeralKey(this.#info.group); }
+  /** Was the session resumed? */
   isSessionReused(): boolean { return this.#info.resumed; }
 
   /**

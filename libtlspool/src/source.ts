@@ -19,6 +19,7 @@ export interface SourceOptions {
   readonly fd?: number;
   /** Length of the kernel's accept queue. Default 511. */
   readonly backlog?: number;
+  /** SO_REUSEPORT: several sockets on one port, each with its own accept queue. Default false. */
   readonly reusePort?: boolean;
 }
 

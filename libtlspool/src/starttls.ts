@@ -17,6 +17,7 @@ const defaultHandshakeMs = 60_000;
 
 /** How to protect a connected socket. */
 export interface StartTlsOptions {
+  /** Which side of the handshake is ours. */
   readonly role: 'server' | 'client';
   /** Identity to use. A server without it chooses by server name. */
   readonly localid?: string;
@@ -24,6 +25,7 @@ export interface StartTlsOptions {
   readonly remoteid?: string;
   /** Client: server name to send instead of remoteid; the empty string sends none. */
   readonly servername?: string;
+  /** Application protocols (RFC 7301), the most preferred first. */
   readonly alpn?: readonly string[];
   /** Server: raises what the policy of the identity says, never lowers it. */
   readonly clientAuth?: ClientAuth;
@@ -38,7 +40,9 @@ export interface StartTlsOptions {
    * calling starttls() later loses a fast client's first TLS octets to the plain-text stream, which is EARLY_OCTETS.
    */
   readonly goAhead?: string | Uint8Array;
+  /** As in net.createServer. Default false. */
   readonly allowHalfOpen?: boolean;
+  /** The plain-text socket does not read before resume(). Default false. */
   readonly pauseOnConnect?: boolean;
 }
 

@@ -25,7 +25,8 @@ export function run(command, args, { cwd = root, env = process.env, quiet = fals
     child.once('close', (code, signal) => {
       if (code === 0) return resolve(Buffer.concat(out).toString());
       const log = Buffer.concat(both).toString().trimEnd().split('\n').slice(-60).join('\n');
-      const line = [path.basename(command), ...args].join(' ');
+      const words = [path.basename(command), ...args].join(' ');
+      const line = words.length > 200 ? `${words.slice(0, 200)}...` : words;
       reject(new ScriptError(`${log}${log === '' ? '' : '\n'}${line}: ${signal === null ? `exit code ${code}` : `ended by ${signal}`}`));
     });
   });

@@ -111,25 +111,21 @@ describe('engine: data', () => {
   });
 
   it('turns a truncation into RST where the plain side is TCP', async () => {
-    const received = new Promise<string>((resolve) => {
-      const backend = net.createServer((socket) => {
-        backend.close();
-        socket.on('error', (error: NodeJS.ErrnoException) => { resolve(error.code ?? ''); });
-        socket.on('end', () => { resolve('end'); });
-        socket.resume();
-      });
-      backend.listen(0, '127.0.0.1', () => {
-        const target = { host: '127.0.0.1', port: (backend.address() as net.AddressInfo).port };
-        const { port } = rig.listen(rig.selector(), { backend: target });
-        const raw = net.connect(port, '127.0.0.1');
-        void connectTls(port, certificates.ca, { socket: raw }).then(async (client) => {
-          open.push(client, raw);
-          await rig.event('established');
-          client.write('x', () => { raw.end(); });
-        });
-      });
-    });
-    assert.equal(await received, 'ECONNRESET');
+    // Read raw: libuv takes a RST right behind data for an end of stream.
+    const backend = sockets.tcpListen({ host: '127.0.0.1', port: 0 });
+    const { port } = rig.listen(rig.selector(), { backend: { host: '127.0.0.1', port: sockets.socketInfo(backend).local?.port ?? 0 } });
+    const raw = net.connect(port, '127.0.0.1');
+    const client = await connectTls(port, certificates.ca, { socket: raw });
+    open.push(client, raw);
+    await rig.event('established');
+    const accepted = sockets.accept(backend);
+    assert.ok(accepted !== null);
+    client.write('x', () => { raw.end(); });
+    assert.equal((await rig.event('closed')).how, 'truncated');
+    assert.equal(sockets.receive(accepted, 10, 0)?.data.toString(), 'x');
+    assert.throws(() => sockets.receive(accepted, 10, 0), /ECONNRESET/);
+    sockets.close(accepted);
+    sockets.close(backend);
   });
 
   it('stops reading from an application whose peer does not read', async () => {

@@ -75,10 +75,15 @@ describe('protocol abuse: sudden deaths', () => {
 
   it('a client of the network that vanishes leaves nothing in the pool', async () => {
     const served = await acceptLoop(pool, (socket) => { socket.on('error', () => undefined).resume(); });
-    const clients = await Promise.all(Array.from({ length: 20 }, () => nodeConnect(target(served.port))));
-    for (const client of clients) client.resetAndDestroy();
-    await until(() => Number(pool.status()['sessions']) === 0, { what: 'the sessions to end' });
-    await served.close();
+    try {
+      const sockets = Array.from({ length: 20 }, () => net.connect(served.port, '127.0.0.1'));
+      const clients = await Promise.all(sockets.map((socket) => nodeConnect(target(served.port), { socket })));
+      for (const client of clients) client.on('error', () => undefined);
+      for (const socket of sockets) socket.resetAndDestroy();
+      await until(() => Number(pool.status()['sessions']) === 0, { what: 'the sessions to end' });
+    } finally {
+      await served.close();
+    }
   });
 
   it('a pool without descriptors to spare waits for some, logs it once, and serves again', async () => {
@@ -102,7 +107,10 @@ describe('protocol abuse: sudden deaths', () => {
     const answers = Promise.all(Array.from({ length: 4 }, () => curl(target(served.port), '/', ['--http0.9'])));
     await until(() => pool.fdCount() >= fds, { what: 'the pool to have used what it had' });
     await run('prlimit', ['--pid', String(pool.pid), '--nofile=4096']);
-    for (const { stdout } of await answers) assert.equal(stdout, 'hello');
-    await served.close();
+    try {
+      for (const { stdout } of await answers) assert.equal(stdout, 'hello');
+    } finally {
+      await served.close();
+    }
   });
 });

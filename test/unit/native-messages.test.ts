@@ -1,5 +1,6 @@
 /** send and receive of the native addon: octets with descriptors. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { openSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { sockets } from 'libtlspool/native';
@@ -172,6 +173,29 @@ describe('native addon: messages', () => {
     throwsCode(() => sockets.receive(wrong('1'), 1, 0), 'BAD_ARGUMENT');
     assert.equal(received(right, 1, 0).data.length, 1);
   }));
+
+  it('descriptors that are lost because the process has no more are told as such, and none of the rest stays open', () => {
+    const source = `
+      import { readdirSync } from 'node:fs';
+      import { sockets } from ${JSON.stringify(import.meta.resolve('libtlspool/native'))};
+      const [left, right] = sockets.socketpair('seqpacket');
+      const count = () => readdirSync('/proc/self/fd').length;
+      sockets.send(left, Buffer.from('x'), [left, left]);
+      const before = count();
+      const hoard = [];
+      let full;
+      try { for (;;) hoard.push(sockets.dup(left)); } catch (error) { full = error.errno; }
+      sockets.close(hoard.pop()); // Room for one of two.
+      let seen;
+      try { sockets.receive(right, 10, 2); } catch (error) { seen = [error.code, error.errno === full]; }
+      const room = sockets.dup(left);
+      for (const fd of [...hoard, room]) sockets.close(fd);
+      console.log(JSON.stringify([seen, count() - before]));
+      sockets.send(left, Buffer.from('next'));
+      console.log(sockets.receive(right, 10, 0).data.toString());`;
+    const printed = execFileSync('/bin/sh', ['-c', 'ulimit -n 64; exec "$0" --input-type=module --eval "$1"', process.execPath, source]).toString();
+    assert.equal(printed, '[["FD_COUNT",true],0]\nnext\n');
+  });
 
   it('a file is not a socket', () => {
     const file = openSync('/dev/null', 'r+') as OwnedFd;

@@ -243,4 +243,24 @@ describe('native addon: Poll', () => {
       await worker.terminate();
     }
   });
+
+  it('a worker thread that is ended inside a callback, or by what the callback throws, ends alone', async () => {
+    for (const body of ['for (;;) {}', "throw new Error('mine')"]) {
+      const worker = new Worker(`
+        const { parentPort } = require('node:worker_threads');
+        import(${JSON.stringify(native)}).then(({ sockets }) => {
+          const [left, right] = sockets.socketpair('seqpacket');
+          sockets.send(left, Buffer.from('x'));
+          const poll = sockets.poll(right, () => { sockets.close(left); sockets.close(right); parentPort.postMessage(1); ${body} });
+          poll.start(1);
+        });`, { eval: true });
+      const errors: string[] = [];
+      worker.on('error', (error: Error) => errors.push(error.message));
+      const exit = event<number>(worker, 'exit');
+      await event(worker, 'message');
+      if (body.startsWith('for')) await worker.terminate();
+      assert.equal(await exit, 1);
+      assert.deepEqual(errors, body.startsWith('for') ? [] : ['mine']);
+    }
+  });
 });

@@ -74,7 +74,8 @@ bool Session::connect_backend(std::string& problem) {
     return false;
   }
   phase_ = Phase::connecting;
-  plain_armed_write_ = true;
+  // TCP reports writability only after it was refused, so the watch can stay as it is from now on.
+  plain_always_write_ = true;
   if (worker_.watch(plain_.get(), this, false, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, false)) return true;
   problem = "the backend's socket cannot be watched";
   return false;
@@ -85,19 +86,17 @@ void Session::backend_connected() {
   socklen_t length = sizeof error;
   if (getsockopt(plain_.get(), SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
   if (error != 0) return fail("BACKEND_FAILED", system_text("the backend cannot be connected", error));
-  arm(false, false);
   open_plain({});
 }
 
 void Session::open_plain(UniqueFd application_end) {
   const bool watched = phase_ == Phase::connecting;
-  if (!watched) {
-    if (!set_nonblocking(plain_.get()) || !worker_.watch(plain_.get(), this, false, EPOLLIN | EPOLLRDHUP | EPOLLET, false))
-      return fail("SYSTEM", "the plain-text side cannot be watched");
-  }
-  const bool own_pair = static_cast<bool>(application_end);
-  plain_inet_ = !own_pair && is_inet(plain_.get());
-  plain_packets_ = !own_pair && is_seqpacket(plain_.get());
+  const bool made_here = static_cast<bool>(application_end) || negotiation_->backend;
+  if (!made_here && !set_nonblocking(plain_.get())) return fail("SYSTEM", "the plain-text side cannot be made non-blocking");
+  if (!watched && !worker_.watch(plain_.get(), this, false, EPOLLIN | EPOLLRDHUP | EPOLLET, false))
+    return fail("SYSTEM", "the plain-text side cannot be watched");
+  plain_inet_ = made_here ? negotiation_->backend && negotiation_->backend->ss_family != AF_UNIX : is_inet(plain_.get());
+  plain_packets_ = !made_here && is_seqpacket(plain_.get());
   phase_ = Phase::open;
   EstablishedEvent event = describe(std::move(application_end));
   if (server_ && event.resumed) worker_.stats().handshakes_resumed.fetch_add(1, std::memory_order_relaxed);
@@ -105,7 +104,8 @@ void Session::open_plain(UniqueFd application_end) {
   worker_.timers().clear(timer_.node);
   start_.reset();
   selector_.reset();
-  worker_.emit(std::move(event));
+  // An application waits for its descriptor; a backend waits for nobody.
+  worker_.emit(std::move(event), negotiation_->backend ? Urgency::later : Urgency::now);
 }
 
 EstablishedEvent Session::describe(UniqueFd application_end) {
@@ -132,7 +132,7 @@ EstablishedEvent Session::describe(UniqueFd application_end) {
   event.revision = context_->revision();
   event.local_certificate = context_->der_of(SSL_get_certificate(ssl));
   event.remote = start_->remote;
-  event.local = local_endpoint(crypt_.get());
+  event.local = start_->local.family == Endpoint::Family::none ? local_endpoint(crypt_.get()) : start_->local;
   describe_peer(event);
   return event;
 }

@@ -237,7 +237,12 @@ void Session::drive_handshake() {
     const int result = SSL_do_handshake(ssl_.get());
     const int error = result == 1 ? SSL_ERROR_NONE : SSL_get_error(ssl_.get(), result);
     if (error == SSL_ERROR_SSL || error == SSL_ERROR_SYSCALL) return fail_handshake();
-    if (!flush_output()) return;
+    // The server's handshake ends by writing tickets, the client's by writing its Finished.
+    if (error == SSL_ERROR_NONE && server_) {
+      defer_tickets();
+    } else if (!flush_output()) {
+      return;
+    }
     if (error == SSL_ERROR_NONE) return establish();
     if (error == SSL_ERROR_WANT_CLIENT_HELLO_CB) {
       park_input();
@@ -279,7 +284,7 @@ void Session::fail(const char* code, std::string text) {
   leave_handshake(false);
   plain_.reset();
   if (start_) start_->plainfd.reset();
-  worker_.emit(std::move(event));
+  worker_.emit(std::move(event), listener_ == 0 ? Urgency::now : Urgency::later);
   linger();
 }
 

@@ -10,6 +10,8 @@ namespace tlspool {
 
 Listener::Listener(ListenerId id, UniqueFd fd, SelectorRef selector, std::shared_ptr<const Negotiation> negotiation)
     : id_(id), fd_(std::move(fd)), negotiation_(std::move(negotiation)), selector_(std::move(selector)) {
+  local_ = local_endpoint(fd_.get());
+  if (local_.address == "0.0.0.0" || local_.address == "::") local_ = {};
   if (!is_inet(fd_.get())) return;
   // Accepted sockets inherit both: no system call per connection. Failure costs speed only.
   const int on = 1;

@@ -19,6 +19,8 @@ class Listener {
 
   ListenerId id() const { return id_; }
   int fd() const { return fd_.get(); }
+  // Address of accepted sockets; none when the listener is bound to a wildcard address.
+  const Endpoint& local() const { return local_; }
   const std::shared_ptr<const Negotiation>& negotiation() const { return negotiation_; }
   SelectorRef selector() const;
   void set_selector(SelectorRef selector);
@@ -30,6 +32,7 @@ class Listener {
   const ListenerId id_;
   const UniqueFd fd_;
   const std::shared_ptr<const Negotiation> negotiation_;
+  Endpoint local_;
   mutable std::mutex mutex_;
   SelectorRef selector_;
 };

@@ -51,6 +51,12 @@ void Output::append(const uint8_t* data, size_t length) {
   used += length;
 }
 
+void Output::prepend(const uint8_t* data, size_t length) {
+  append(data, length);  // makes room
+  memmove(octets.data() + length, octets.data(), used - length);
+  memcpy(octets.data(), data, length);
+}
+
 BIO* new_record_bio(RecordIo* io) {
   if (method() == nullptr) return nullptr;
   BIO* bio = BIO_new(method());

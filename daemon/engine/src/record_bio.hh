@@ -20,6 +20,7 @@ struct Output {
   std::vector<uint8_t> octets;
   size_t used = 0;
   void append(const uint8_t* data, size_t length);
+  void prepend(const uint8_t* data, size_t length);
 };
 
 struct RecordIo {

@@ -58,7 +58,7 @@ bool Session::begin() {
 void Session::arm(bool crypt, bool want_write) {
   bool& armed = crypt ? crypt_armed_write_ : plain_armed_write_;
   const int fd = crypt ? crypt_.get() : plain_.get();
-  if (armed == want_write || fd < 0) return;
+  if (armed == want_write || fd < 0 || (!crypt && plain_always_write_)) return;
   armed = want_write;
   // Changing the set reports what is ready now, so no edge is lost. Writability is asked for only while something is
   // blocked: a UNIX socket would else report it each time its reader takes anything.
@@ -90,9 +90,12 @@ void Session::close(CloseRequest request) {
   }
   if (request == CloseRequest::revoked) closing_how_ = ClosedHow::revoked;
   if (request == CloseRequest::drained) closing_how_ = ClosedHow::drained;
+  // What the application wrote before it asked, or before it exited, is still sent; nothing more is delivered to it.
   plain_gone_ = true;
-  worker_.timers().set(timer_.node, worker_.now_ms(), worker_.options().linger_ms);
-  plain_ended();
+  plain_in_ = true;
+  ending_ = true;
+  worker_.timers().set(timer_.node, worker_.now_ms(), request == CloseRequest::revoked ? worker_.options().linger_ms : stalled_ms);
+  pump();
 }
 
 // Both directions said close_notify, or ours did and nobody is left on the plain side to hear the rest.
@@ -105,11 +108,13 @@ void Session::maybe_finish() {
 void Session::finish(ClosedHow how, std::string detail) {
   if (phase_ != Phase::open) return;
   if (plain_inet_ && how != ClosedHow::closed && how != ClosedHow::drained && how != ClosedHow::revoked) reset_on_close(plain_.get());
-  if (plain_) worker_.unwatch(plain_.get());
+  if (negotiation_->backend) plain_.reset();
+  else if (plain_) worker_.unwatch(plain_.get());
   Stats& stats = worker_.stats();
   stats.octets_received.fetch_add(received_, std::memory_order_relaxed);
   stats.octets_sent.fetch_add(sent_, std::memory_order_relaxed);
-  worker_.emit(ClosedEvent{id_, std::move(plain_), how, alert_received_, std::move(detail), received_, sent_});
+  worker_.emit(ClosedEvent{id_, std::move(plain_), how, alert_received_, std::move(detail), received_, sent_},
+               how == ClosedHow::closed ? Urgency::later : Urgency::now);
   to_plain_ = {};
   // After close_notify both ways the peer has nothing left to say that a RST could answer.
   rx_done_ && tx_done_ ? end() : linger();

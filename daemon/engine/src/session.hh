@@ -47,7 +47,11 @@ struct SessionStart {
   std::string servername;
   uint64_t handshake_ms = 0;
   Endpoint remote;
+  Endpoint local;  // where it is known without asking the kernel
 };
+
+// A session that its application has left waits this long for a peer that takes nothing.
+constexpr uint64_t stalled_ms = 60'000;
 
 enum class CloseRequest { orderly, abort, revoked, drained };
 
@@ -127,6 +131,7 @@ class Session {
   bool write_plain(const uint8_t* data, size_t length);
   bool flush_plain();
   bool flush_output();
+  void defer_tickets();
   bool flush_crypt();
   void after_crypt_flushed();
   void plain_ended();
@@ -156,6 +161,7 @@ class Session {
   TimerOfSession timer_;
   std::vector<uint8_t> held_;      // received, not yet given to OpenSSL
   std::vector<uint8_t> to_crypt_;  // records that the peer's socket did not take yet
+  std::vector<uint8_t> deferred_;  // session tickets, sent with whatever we send next
   std::vector<uint8_t> to_plain_;  // octets that the plain side did not take yet
   size_t to_crypt_sent_ = 0, to_plain_sent_ = 0;
   uint64_t received_ = 0, sent_ = 0;
@@ -171,13 +177,14 @@ class Session {
   const bool server_;
   bool crypt_inet_ = false, plain_inet_ = false, plain_packets_ = false;
   bool crypt_in_ = false, crypt_hup_ = false, crypt_armed_write_ = false;  // readiness as epoll reported it
-  bool plain_in_ = false, plain_hup_ = false, plain_gone_ = false, plain_armed_write_ = false;
+  bool plain_in_ = false, plain_hup_ = false, plain_gone_ = false, plain_armed_write_ = false, plain_always_write_ = false;
   bool rx_done_ = false;       // close_notify received
   bool tx_closing_ = false;    // close_notify handed to OpenSSL
   bool tx_done_ = false;       // ... and sent, with a FIN behind it
   bool plain_eof_ = false;     // nothing more comes from the plain side
   bool plain_shut_ = false;    // we said that nothing more goes there
   bool breaking_ = false;      // finish() once to_plain_ is flushed
+  bool ending_ = false;        // the plain side ends where it has nothing more right now
   bool counted_handshake_ = true;
 };
 

@@ -18,8 +18,6 @@ constexpr uint32_t small_until_octets = 16 * 1024;
 constexpr uint64_t idle_ms = 1000;
 constexpr size_t kept_octets = 64 * 1024;  // what a blocked direction may hold (DESIGN section 4)
 constexpr int turns_per_pump = 4;
-// A session that its application has left waits this long for a peer that takes nothing.
-constexpr uint64_t stalled_ms = 60'000;
 
 }  // namespace
 
@@ -182,7 +180,7 @@ bool Session::plain_to_crypt() {
   const ssize_t n = recv(plain_.get(), worker_.plain_scratch(), most, 0);
   if (n > 0) {
     last_turn_out_ = static_cast<uint32_t>(n);
-    if (static_cast<size_t>(n) < most && !plain_hup_ && !plain_packets_) plain_in_ = false;
+    if (static_cast<size_t>(n) < most && !plain_hup_ && !plain_packets_ && !ending_) plain_in_ = false;
     encrypt(worker_.plain_scratch(), static_cast<size_t>(n));
     return flush_output();
   }
@@ -192,7 +190,10 @@ bool Session::plain_to_crypt() {
   }
   if (errno == EINTR) return true;
   plain_in_ = false;
-  if (errno == EAGAIN) return false;
+  if (errno == EAGAIN) {
+    if (ending_) plain_ended();
+    return false;
+  }
   // The application's side broke off: its peer must not take what it got for complete, so no close_notify.
   crypt_hup_ = true;
   finish(ClosedHow::reset, "the plain-text side broke");
@@ -259,9 +260,24 @@ bool Session::flush_plain() {
   return true;
 }
 
+// A ticket is of no use before the client's next connection: it need not cost a system call, and a wake-up of the peer, of
+// its own. TLS 1.2 sends its Finished with it, which cannot wait.
+void Session::defer_tickets() {
+  Output& output = worker_.output();
+  if (SSL_version(ssl_.get()) != TLS1_3_VERSION || !to_crypt_.empty()) {
+    flush_output();
+    return;
+  }
+  deferred_.assign(output.octets.data(), output.octets.data() + std::exchange(output.used, 0));
+}
+
 // Sends what OpenSSL has written; keeps the rest. False: the session ended.
 bool Session::flush_output() {
   Output& output = worker_.output();
+  if (!deferred_.empty() && output.used > 0) {
+    output.prepend(deferred_.data(), deferred_.size());
+    deferred_ = {};
+  }
   size_t at = 0;
   const size_t used = std::exchange(output.used, 0);
   while (at < used && to_crypt_.empty()) {
@@ -312,7 +328,8 @@ bool Session::flush_crypt() {
 void Session::after_crypt_flushed() {
   if (!tx_closing_ || tx_done_) return;
   tx_done_ = true;
-  shutdown(crypt_.get(), SHUT_WR);
+  // When the peer has said its close_notify already, close(2) follows at once and sends the FIN.
+  if (!rx_done_ || !(plain_shut_ || plain_gone_)) shutdown(crypt_.get(), SHUT_WR);
   maybe_finish();
 }
 
@@ -334,7 +351,8 @@ void Session::peer_said_close() {
 void Session::shut_plain_if_flushed() {
   if (!rx_done_ || plain_shut_ || !to_plain_.empty()) return;
   plain_shut_ = true;
-  shutdown(plain_.get(), SHUT_WR);
+  // Nothing is left to say either way: the descriptor is about to be closed.
+  if (!(tx_done_ && negotiation_->backend)) shutdown(plain_.get(), SHUT_WR);
   maybe_finish();
 }
 

@@ -18,6 +18,7 @@ namespace {
 constexpr uint64_t tag_crypt = 0, tag_plain = 1, tag_listener = 2, tag_wake = 3, tag_mask = 7;
 constexpr int accepts_per_wake = 16;
 constexpr uint64_t accept_pause_ms = 100;
+constexpr uint64_t batch_ms = 10;
 
 uint64_t monotonic_ms() {
   timespec now{};
@@ -83,7 +84,7 @@ void Worker::run() {
     run_ready();
     expire_timers();
     update_accepting();
-    if (!batch_.empty()) shared_.sink->post(batch_);
+    deliver();
     bury();
   }
   batch_.clear();
@@ -96,9 +97,23 @@ void Worker::run() {
 
 int Worker::wait_ms() const {
   if (!ready_.empty()) return 0;
-  const int timer = timers_.wait_ms(now_ms_);
-  if (!accept_stopped_) return timer;
-  return timer < 0 ? static_cast<int>(accept_pause_ms) : std::min(timer, static_cast<int>(accept_pause_ms));
+  // -1, wait for ever, is the largest unsigned number.
+  unsigned wait = static_cast<unsigned>(timers_.wait_ms(now_ms_));
+  if (accept_stopped_) wait = std::min(wait, static_cast<unsigned>(accept_pause_ms));
+  if (!batch_.empty()) wait = std::min(wait, static_cast<unsigned>(batch_ms));
+  return static_cast<int>(wait);
+}
+
+void Worker::emit(Event event, Urgency urgency) {
+  if (batch_.empty()) batch_since_ms_ = now_ms_;
+  if (urgency == Urgency::now) batch_urgent_ = true;
+  batch_.push_back(std::move(event));
+}
+
+void Worker::deliver() {
+  if (batch_.empty() || (!batch_urgent_ && now_ms_ - batch_since_ms_ < batch_ms)) return;
+  batch_urgent_ = false;
+  shared_.sink->post(batch_);
 }
 
 void Worker::dispatch(uint64_t tag, uint32_t events) {
@@ -248,6 +263,7 @@ void Worker::accept_from(Listener& listener) {
     start.negotiation = listener.negotiation();
     start.handshake_ms = shared_.options.handshake_ms;
     start.remote = endpoint_of(address, length);
+    start.local = listener.local();
     shared_.stats.sessions.fetch_add(1, std::memory_order_relaxed);
     shared_.stats.handshakes.fetch_add(1, std::memory_order_relaxed);
     start_session(new_session_id(), std::move(start));

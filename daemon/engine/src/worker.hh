@@ -45,6 +45,10 @@ struct Shared {
   }
 };
 
+// Whether the owner is told at the end of this round, or with the next batch within a few milliseconds: what nobody waits
+// for need not wake the owner's thread once per connection.
+enum class Urgency : uint8_t { now, later };
+
 class Worker {
  public:
   static constexpr size_t max_turn_octets = 256 * 1024;
@@ -77,7 +81,7 @@ class Worker {
   void unwatch(int fd);
   void make_ready(Session& session);
   void retire(Session& session);
-  void emit(Event event) { batch_.push_back(std::move(event)); }
+  void emit(Event event, Urgency urgency = Urgency::now);
 
   TimerWheel& timers() { return timers_; }
   uint64_t now_ms() const { return now_ms_; }
@@ -104,6 +108,7 @@ class Worker {
   void run_ready();
   void expire_timers();
   void bury();
+  void deliver();
 
   Shared& shared_;
   const unsigned index_;
@@ -120,6 +125,8 @@ class Worker {
   std::vector<std::unique_ptr<Session>> graveyard_;
   std::vector<std::shared_ptr<Listener>> closed_listeners_;
   std::vector<Event> batch_;
+  bool batch_urgent_ = false;
+  uint64_t batch_since_ms_ = 0;
   Output output_;
   std::unique_ptr<uint8_t[]> cipher_scratch_, plain_scratch_;
   std::vector<uint8_t> lent_;

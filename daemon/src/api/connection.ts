@@ -71,7 +71,7 @@ export class Connection implements Owner {
     this.#outbox = new Outbox(fd, {
       writable: (wanted) => { this.#watch(wanted); },
       failed: (error) => { this.close(asPoolError(error)); },
-    });
+    }, limits.messageOctets);
     try {
       this.#poll = sockets.poll(fd, (status, events) => { this.#onReady(status, events); });
       this.#poll.start(pollReadable | pollDisconnect);
@@ -103,6 +103,16 @@ export class Connection implements Owner {
    */
   event<Op extends EventOp>(op: Op, body: EventBody<Op>, sendFd = -1, closeAfterwards = -1): void {
     this.#send({ type: 'event', op, body } as unknown as Message, op === 'connection' ? 'connection' : 'other', sendFd, closeAfterwards);
+  }
+
+  /** Until uncork(), messages wait so that events can share packets. True when it was not corked before. */
+  cork(): boolean { return this.#outbox.cork(); }
+
+  uncork(): void {
+    if (this.state === 'closed') return;
+    this.#outbox.uncork();
+    if (this.#isWriting) this.#checkQueue();
+    if (this.state === 'ending' && this.#outbox.isEmpty) this.close();
   }
 
   /** Asks the client. Throws when the message cannot be encoded. */
@@ -250,7 +260,8 @@ export class Connection implements Owner {
       this.refuse(instead.op, instead.id, error);
       return;
     }
-    this.#outbox.push({ data, kind, sendFd, closeFd: closeAfterwards });
+    const sharesPacket = message.type === 'event' && (message.op === 'closed' || (message.op === 'connection' && sendFd >= 0));
+    this.#outbox.push({ data, kind, sendFd, closeFd: closeAfterwards, sharesPacket });
     if (this.#isWriting) this.#checkQueue();
   }
 

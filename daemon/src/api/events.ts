@@ -16,9 +16,22 @@ const maxDetailOctets = 512;
 const maxTextOctets = 1024;
 
 export class EventRouter {
+  /** Clients that this batch has something for. */
+  readonly #corked: Connection[] = [];
+
   constructor(private readonly front: Front) {}
 
   handle(events: readonly EngineEvent[]): void {
+    this.#handleAll(events);
+    for (const connection of this.#corked.splice(0)) connection.uncork();
+  }
+
+  /** One wake-up of the client per batch, not one per event. */
+  #cork(connection: Connection): void {
+    if (connection.cork()) this.#corked.push(connection);
+  }
+
+  #handleAll(events: readonly EngineEvent[]): void {
     for (const event of events) {
       try {
         this.#one(event);
@@ -66,7 +79,10 @@ export class EventRouter {
       throw error;
     }
     front.sessionsChanged(session.uid, 1);
+    session.isSilent = front.listeners.get(event.listener)?.settings.isSilent === true;
+    if (session.isSilent) return;
     const ctlkey = ctlkeyToOctets(session.ctlkey);
+    this.#cork(member);
     try {
       member.event('connection', { listener: event.listener, ctlkey, info: sessionInfoOf(factsOf(session)) }, event.plainfd);
     } catch (error) {
@@ -134,7 +150,8 @@ export class EventRouter {
     if (start !== undefined) {
       closeFd(event.plainfd);
       start.connection.refuse('starttls', start.id, new TlsPoolError('ABORTED', { text: event.detail ?? 'the session was ended before its handshake was done' }));
-    } else if (owner !== null && ctlkey !== '') {
+    } else if (owner !== null && ctlkey !== '' && !session.isSilent) {
+      this.#cork(owner);
       tellClosed(owner, ctlkey, event);
     } else {
       closeFd(event.plainfd);

@@ -12,6 +12,8 @@ export interface ListenerSettings {
   readonly share: string | undefined;
   readonly local: Endpoint;
   readonly hasBackend: boolean;
+  /** Its connections go to the backend and nobody is told of them. */
+  readonly isSilent: boolean;
 }
 
 export class Listener {

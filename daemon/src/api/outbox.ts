@@ -3,7 +3,7 @@
  * order, with the descriptors that belong to them.
  */
 import { constants } from 'node:os';
-import { TlsPoolError } from 'libtlspool/protocol';
+import { TlsPoolError, maxPacketMessages } from 'libtlspool/protocol';
 import { sockets } from 'libtlspool/native';
 import type { BorrowedFd } from 'libtlspool/native';
 import { closeFd } from './fdbag.js';
@@ -17,6 +17,8 @@ export interface Item {
   readonly sendFd: number;
   /** Closed once the message was sent; -1 for none. Owned by the outbox. */
   readonly closeFd: number;
+  /** May share a packet with its neighbours (messages.ts says which events may). */
+  readonly sharesPacket: boolean;
 }
 
 export interface OutboxHooks {
@@ -36,9 +38,11 @@ const retryMs = 100;
 export class Outbox {
   readonly #fd: BorrowedFd;
   readonly #hooks: OutboxHooks;
+  readonly #maxPacketOctets: number;
   #queue: Item[] = [];
   #head = 0;
   #closed = false;
+  #corked = false;
   #retry: NodeJS.Timeout | undefined;
   /** Replies (and errors) that wait. */
   replies = 0;
@@ -46,9 +50,10 @@ export class Outbox {
   connections = 0;
 
   /** The socket stays the caller's. */
-  constructor(fd: BorrowedFd, hooks: OutboxHooks) {
+  constructor(fd: BorrowedFd, hooks: OutboxHooks, maxPacketOctets: number) {
     this.#fd = fd;
     this.#hooks = hooks;
+    this.#maxPacketOctets = maxPacketOctets;
   }
 
   get isEmpty(): boolean { return this.#head === this.#queue.length; }
@@ -59,21 +64,35 @@ export class Outbox {
       drop(item);
       return;
     }
-    if (this.isEmpty && this.#send(item)) return;
+    if (this.isEmpty && !this.#corked && this.#send([item])) return;
     if (this.#closed) return;
-    if (this.isEmpty && this.#retry === undefined) this.#hooks.writable(true);
+    if (this.isEmpty && !this.#corked && this.#retry === undefined) this.#hooks.writable(true);
     this.#queue.push(item);
     this.#count(item, 1);
+  }
+
+  /** Until uncork(), items wait so that those which may can share packets. True when it was not corked before. */
+  cork(): boolean {
+    const isNew = !this.#corked;
+    this.#corked = true;
+    return isNew;
+  }
+
+  uncork(): void {
+    this.#corked = false;
+    if (this.isEmpty || this.#retry !== undefined) return;
+    this.flush();
+    if (!this.isEmpty && !this.#closed && this.#retry === undefined) this.#hooks.writable(true);
   }
 
   /** Sends what can be sent. */
   flush(): void {
     while (!this.isEmpty && !this.#closed) {
-      const item = this.#queue[this.#head] as Item;
-      if (!this.#send(item)) return;
+      const items = this.#nextPacket();
+      if (!this.#send(items)) return;
       if (this.#closed) return;
-      this.#head += 1;
-      this.#count(item, -1);
+      this.#head += items.length;
+      for (const item of items) this.#count(item, -1);
     }
     if (this.#closed) return;
     this.#queue = [];
@@ -92,24 +111,41 @@ export class Outbox {
     this.connections = 0;
   }
 
-  /** True when the item is done with: it was sent, or the socket has failed. */
-  #send(item: Item): boolean {
+  /** The items at the head of the queue that go out together. */
+  #nextPacket(): readonly Item[] {
+    const from = this.#head;
+    const first = this.#queue[from] as Item;
+    let to = from + 1;
+    let octets = first.data.length;
+    while (first.sharesPacket && to - from < maxPacketMessages) {
+      const next = this.#queue[to];
+      if (next === undefined || !next.sharesPacket || octets + next.data.length > this.#maxPacketOctets) break;
+      octets += next.data.length;
+      to += 1;
+    }
+    return this.#queue.slice(from, to);
+  }
+
+  /** True when the items are done with: they were sent, or the socket has failed. */
+  #send(items: readonly Item[]): boolean {
     let sent: number;
+    const [only] = items;
+    const fds = items.filter(({ sendFd }) => sendFd >= 0).map(({ sendFd }) => sendFd as BorrowedFd);
     try {
-      sent = item.sendFd >= 0 ? sockets.send(this.#fd, item.data, [item.sendFd as BorrowedFd]) : sockets.send(this.#fd, item.data);
+      sent = sockets.send(this.#fd, items.length === 1 && only !== undefined ? only.data : Buffer.concat(items.map(({ data }) => data)), fds);
     } catch (error) {
       if (error instanceof TlsPoolError && passing.has(-(error.errno ?? 0))) {
         this.#retryLater();
         return false;
       }
-      // A queued item is closed with the queue; this one may not be in it.
-      if (this.#queue[this.#head] !== item) drop(item);
+      // Queued items are closed with the queue; a single one may not be in it.
+      if (only !== undefined && this.#queue[this.#head] !== only) drop(only);
       this.close();
       this.#hooks.failed(error);
       return true;
     }
     if (sent === -1) return false;
-    drop(item);
+    for (const item of items) drop(item);
     return true;
   }
 

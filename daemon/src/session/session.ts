@@ -32,6 +32,8 @@ export class Session {
   startedAtMs = 0;
   /** Outlives the connection that started it. */
   fork = false;
+  /** Its owner asked not to be told of it. */
+  isSilent = false;
 
   constructor(
     /** The engine's number. */

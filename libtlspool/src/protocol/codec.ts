@@ -7,7 +7,7 @@
  */
 import { TlsPoolError } from './errors.js';
 import { escapeText } from './escape.js';
-import { defaultMaxMessageOctets } from './messages.js';
+import { defaultMaxMessageOctets, maxPacketMessages } from './messages.js';
 import type { Message, MessageType } from './messages.js';
 import { text } from './schema.js';
 import { maxOpOctets, messageSpec, messageSpecs, messageTypes, unknownOp } from './table.js';
@@ -15,7 +15,7 @@ import type { Direction, MessageSpec, ToClientMessage, ToPoolMessage } from './t
 import { wireTracer } from './trace.js';
 import { compile, widener } from './validate.js';
 import type { Check, UnknownFields } from './validate.js';
-import { packMap, peekFields, unpackMap } from './wire.js';
+import { mapEnds, packMap, peekFields, unpackMap, unpackScanned } from './wire.js';
 
 interface Encoding { readonly check: Check; readonly widen: ((value: unknown) => unknown) | undefined }
 type Compiled<T> = ReadonlyMap<MessageType, ReadonlyMap<string, T>>;
@@ -84,7 +84,25 @@ export function decodeMessage(packet: Uint8Array, direction: 'toClient', maxOcte
 export function decodeMessage(packet: Uint8Array, direction: Direction, maxOctets?: number): Message;
 export function decodeMessage(packet: Uint8Array, direction: Direction, maxOctets = defaultMaxMessageOctets): Message {
   if (packet.length > maxOctets) throw tooLarge(packet.length, maxOctets);
-  const envelope = unpackMap(packet);
+  return checked(unpackMap(packet), direction);
+}
+
+/**
+ * Decodes a packet of the pool: one message, or several `connection` and `closed` events. As decodeMessage(); also
+ * BAD_MESSAGE when anything else shares a packet.
+ */
+export function decodePacket(packet: Uint8Array, maxOctets = defaultMaxMessageOctets): readonly ToClientMessage[] {
+  if (packet.length > maxOctets) throw tooLarge(packet.length, maxOctets);
+  const ends = mapEnds(packet, maxPacketMessages);
+  if (ends.length === 1) return [checked(unpackScanned(packet), 'toClient') as ToClientMessage];
+  return ends.map((end, index) => {
+    const message = checked(unpackScanned(packet.subarray(ends[index - 1] ?? 0, end)), 'toClient') as ToClientMessage;
+    if (message.op !== 'connection' && message.op !== 'closed') throw bad('op', `is ${message.op}, which may not share a packet`);
+    return message;
+  });
+}
+
+function checked(envelope: Record<string, unknown>, direction: Direction): Message {
   const fault = checkEnvelope(envelope, direction)(envelope['body']);
   if (fault !== undefined) throw bad(`body${fault.path}`, fault.text);
   const message = envelope as unknown as Message;

@@ -1,7 +1,9 @@
 /**
  * The pool protocol's message table: the one definition that both ends, docs/protocol.md and the fuzz tests use.
  *
- * One SOCK_SEQPACKET packet is one message: a MessagePack map {type, op, id?, body}.
+ * One SOCK_SEQPACKET packet is one message: a MessagePack map {type, op, id?, body}. Only `connection` and `closed` events may share a
+ * packet, back to back: a busy pool reports many connections with one system call and one wake-up. In such a packet each
+ * `connection` has exactly one descriptor, in order.
  *   request   client -> pool    exactly one `reply` or `error` with the same op and id comes back
  *   callback  pool -> client    the pool asks; the client sends exactly one `answer` or `error` with the same op and id
  *   event     either way it is sent by the pool, has no id, and is not answered
@@ -17,6 +19,8 @@ export const ctlkeyOctets = 16;
 export const defaultMaxMessageOctets = 65_536;
 /** No message carries more descriptors than this. */
 export const maxMessageFds = 4;
+/** Most events, and so most descriptors, in one packet from the pool. */
+export const maxPacketMessages = 32;
 
 const name = text(255);
 const ctlkey = secret(ctlkeyOctets, ctlkeyOctets);
@@ -91,7 +95,14 @@ export const requests = {
     doc: 'Is the pool alive? Echoes the payload.',
   },
   listen: {
-    request: { body: map({ ...negotiation, share: optional(text(64)) }), fds: ['listenfd'] },
+    request: {
+      body: map({
+        ...negotiation, share: optional(text(64)),
+        /** Send `connection` and `closed` events. Default: true without a backend; with one, nobody waits for them. */
+        report: optional(bool()),
+      }),
+      fds: ['listenfd'],
+    },
     reply: { body: listenerInfo, fds: [] },
     operator: false,
     doc: 'Hand over a listening TCP or UNIX stream socket. Each connection comes as a `connection` event. `share` names the listener so that other connections of the same uid may `join` it.',

@@ -231,6 +231,30 @@ export function unpackMap(packet: Uint8Array): Record<string, unknown> {
   return packr.unpack(packet) as Record<string, unknown>;
 }
 
+/**
+ * Offsets behind each of the maps that a packet holds back to back; the last is its length. One map is the normal case.
+ * Throws as unpackMap does, and when there are more than `most`.
+ */
+export function mapEnds(packet: Uint8Array, most: number): readonly number[] {
+  const ends: number[] = [];
+  try {
+    for (let at = 0; at < packet.length || ends.length === 0;) {
+      if (ends.length === most) throw fault(`more than ${most} messages in one packet`);
+      if (readHead(packet, at).kind !== 'map') throw fault('it is not a map');
+      at = scanValue(packet, at, 0);
+      ends.push(at);
+    }
+  } catch (error) {
+    throw error instanceof WireFault ? badMessage(error) : error;
+  }
+  return ends;
+}
+
+/** Builds the value of a map that mapEnds() has walked. */
+export function unpackScanned(map: Uint8Array): Record<string, unknown> {
+  return packr.unpack(map) as Record<string, unknown>;
+}
+
 /** Encodes a value that a validator has passed. Integers over 2^32 - 1 must come as bigint: msgpackr makes floats of them. */
 export function packMap(value: Record<string, unknown>): Buffer {
   return packr.pack(value);

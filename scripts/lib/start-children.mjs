@@ -1,0 +1,90 @@
+// The two processes of `npm start`: the pool and the application.
+import { spawn } from 'node:child_process';
+import { closeSync, openSync, writeSync } from 'node:fs';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { root, ScriptError } from './run.mjs';
+
+/** Longer than the pool and the application need to end in an orderly way. */
+const endMs = 5_000;
+
+/** A child process in a process group of its own: Ctrl-C goes to its parent alone, which ends it in order. */
+class Child {
+  constructor(name, args, options) {
+    this.name = name;
+    this.process = spawn(process.execPath, args, { cwd: root, detached: true, ...options });
+    this.isOver = false;
+    /** Resolves with a text that says how it ended. */
+    this.ended = new Promise((resolve) => {
+      this.process.once('error', (error) => resolve(`cannot be started: ${error.message}`));
+      this.process.once('exit', (code, signal) => resolve(signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`));
+    }).then((text) => {
+      this.isOver = true;
+      return `${this.name} (process ${this.pid}) ${text}`;
+    });
+  }
+
+  get pid() { return this.process.pid; }
+
+  kill(signal) { if (!this.isOver) this.process.kill(signal); }
+
+  /** Asks it to end, and after a while makes it. */
+  async stop() {
+    this.kill('SIGTERM');
+    const timer = setTimeout(() => this.kill('SIGKILL'), endMs);
+    await this.ended;
+    clearTimeout(timer);
+  }
+}
+
+/** tlspoold as a development pool. Its log goes to a file; `onFailure` is told of handshakes that failed. */
+export class PoolChild extends Child {
+  constructor({ state, socket, onFailure }) {
+    super('tlspoold', [path.join(root, 'daemon/bin/tlspoold.js'), '--state', state, '--socket', socket], { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.logFile = path.join(state, 'tlspoold.log');
+    this.errors = '';
+    const log = openSync(this.logFile, 'w', 0o600);
+    this.ended.finally(() => closeSync(log));
+    this.process.stderr.on('data', (chunk) => { this.errors += chunk; });
+    /** Resolves with the CA's file once the pool listens; rejects with its own words when it ends instead. */
+    this.ready = new Promise((resolve, reject) => {
+      createInterface({ input: this.process.stdout }).on('line', (line) => {
+        if (!this.isOver) writeSync(log, `${line}\n`);
+        const entry = parseLine(line);
+        if (entry.socket === socket && typeof entry.ca === 'string') resolve(entry.ca);
+        if (entry.msg === 'handshake failed') onFailure(entry);
+      });
+      // `close`, not `exit`: all that it said has been read then.
+      this.process.once('close', () => this.ended.then((text) => reject(new ScriptError(`${text}\n${this.errors.trimEnd()}`))));
+    });
+    this.ready.catch(() => {}); // It may end while nobody waits for it to be ready.
+  }
+}
+
+function parseLine(line) {
+  try {
+    return JSON.parse(line) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+/** The application; prints its own lines. `onTaken` is told of a port that somebody else has. */
+export class AppChild extends Child {
+  constructor({ socket, poolPid, onTaken }) {
+    super('the application', [path.join(root, 'examples/demo/app.mjs')], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'], env: { ...process.env, TLSPOOL_SOCKET: socket },
+    });
+    this.process.send({ poolPid }, () => {}); // An application that has ended already says so by `exit`.
+    /** Resolves with {host, port} once it listens. */
+    this.ready = new Promise((resolve, reject) => {
+      this.process.on('message', ({ listening, taken, failed }) => {
+        if (listening !== undefined) resolve(listening);
+        if (taken !== undefined) onTaken(taken);
+        if (failed !== undefined) reject(new ScriptError(`the application: ${failed}`));
+      });
+      this.ended.then((text) => reject(new ScriptError(text)));
+    });
+    this.ready.catch(() => {});
+  }
+}
