@@ -9,6 +9,8 @@ import { root, script, ScriptError } from './lib/run.mjs';
 import { AppChild, PoolChild } from './lib/start-children.mjs';
 import { lockHolder, openPlace, takeLock } from './lib/start-place.mjs';
 
+/** What an earlier pool gets to end in an orderly way. */
+const leftOverMs = 5_000;
 const usage = 'usage: npm start [-- --state DIR], with PORT=NUMBER in the environment for another port than 8443';
 
 async function main() {
@@ -18,7 +20,7 @@ async function main() {
   const stop = stopSignal();
   const place = openPlace(folder);
   const running = { url: undefined };
-  const lock = await takeLock(place.state, () => running);
+  const lock = takeLock(place.state, () => running, sockets);
   if (lock === undefined) throw new ScriptError(alreadyRunning(lockHolder(place.state, sockets), place));
   try {
     await endLeftOver(place.socket, { connectPool, sockets });
@@ -85,7 +87,10 @@ async function endLeftOver(socket, { connectPool, sockets }) {
   process.kill(pid, 'SIGTERM');
   // A second one ends it without waiting for sessions.
   process.kill(pid, 'SIGTERM');
+  // Also keeps this process alive meanwhile: a connection to the pool does not.
+  const timer = setTimeout(() => process.kill(pid, 'SIGKILL'), leftOverMs);
   await gone;
+  clearTimeout(timer);
 }
 
 async function runUntil(stop, { place, port, running }) {

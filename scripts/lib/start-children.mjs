@@ -1,12 +1,12 @@
 // The two processes of `npm start`: the pool and the application.
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { root, ScriptError } from './run.mjs';
 
 /** Longer than the pool and the application need to end in an orderly way. */
 const endMs = 5_000;
+const lookMs = 100;
 
 /** A child process in a process group of its own: Ctrl-C goes to its parent alone, which ends it in order. */
 class Child {
@@ -37,35 +37,71 @@ class Child {
   }
 }
 
-/** tlspoold as a development pool. Its log goes to a file; `onFailure` is told of handshakes that failed. */
+/**
+ * tlspoold as a development pool. It writes its log to a file, not to us: then it does not matter to it when we are killed.
+ * `onFailure` is told of handshakes that failed.
+ */
 export class PoolChild extends Child {
   constructor({ state, socket, onFailure }) {
-    super('tlspoold', [path.join(root, 'daemon/bin/tlspoold.js'), '--state', state, '--socket', socket], { stdio: ['ignore', 'pipe', 'pipe'] });
-    this.logFile = path.join(state, 'tlspoold.log');
-    this.errors = '';
-    const log = openSync(this.logFile, 'w', 0o600);
-    this.ended.finally(() => closeSync(log));
-    this.process.stderr.on('data', (chunk) => { this.errors += chunk; });
+    const logFile = path.join(state, 'tlspoold.log');
+    const log = openSync(logFile, 'w', 0o600);
+    super('tlspoold', [path.join(root, 'daemon/bin/tlspoold.js'), '--state', state, '--socket', socket], { stdio: ['ignore', log, log] });
+    closeSync(log);
+    this.logFile = logFile;
+    const errors = [];
     /** Resolves with the CA's file once the pool listens; rejects with its own words when it ends instead. */
     this.ready = new Promise((resolve, reject) => {
-      createInterface({ input: this.process.stdout }).on('line', (line) => {
-        if (!this.isOver) writeSync(log, `${line}\n`);
+      const tail = new Tail(logFile, (line) => {
         const entry = parseLine(line);
-        if (entry.socket === socket && typeof entry.ca === 'string') resolve(entry.ca);
-        if (entry.msg === 'handshake failed') onFailure(entry);
+        if (entry === undefined) errors.push(line);
+        else if (entry.socket === socket && typeof entry.ca === 'string') resolve(entry.ca);
+        else if (entry.msg === 'handshake failed') onFailure(entry);
       });
-      // `close`, not `exit`: all that it said has been read then.
-      this.process.once('close', () => this.ended.then((text) => reject(new ScriptError(`${text}\n${this.errors.trimEnd()}`))));
+      this.ended.then((text) => {
+        tail.close();
+        reject(new ScriptError([text, ...errors].join('\n')));
+      });
     });
     this.ready.catch(() => {}); // It may end while nobody waits for it to be ready.
   }
 }
 
+/** The lines of a file that grows. Looks at it ten times a second: not every file system tells of changes. */
+class Tail {
+  #fd;
+  #timer;
+  #rest = '';
+  #onLine;
+
+  constructor(file, onLine) {
+    this.#fd = openSync(file, 'r');
+    this.#onLine = onLine;
+    this.#timer = setInterval(() => this.#read(), lookMs);
+  }
+
+  #read() {
+    const buffer = Buffer.alloc(65_536);
+    for (let count = -1; count !== 0;) {
+      count = readSync(this.#fd, buffer);
+      const lines = (this.#rest + buffer.toString('utf8', 0, count)).split('\n');
+      this.#rest = lines.pop();
+      lines.forEach(this.#onLine);
+    }
+  }
+
+  /** Reads what is left. */
+  close() {
+    clearInterval(this.#timer);
+    this.#read();
+    closeSync(this.#fd);
+  }
+}
+
 function parseLine(line) {
   try {
-    return JSON.parse(line) ?? {};
+    return JSON.parse(line) ?? undefined;
   } catch {
-    return {};
+    return undefined; // What Node or the pool says before it has a log.
   }
 }
 

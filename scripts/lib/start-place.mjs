@@ -2,7 +2,6 @@
 // who is running.
 import { createHash } from 'node:crypto';
 import { lstatSync, mkdirSync, realpathSync, rmdirSync } from 'node:fs';
-import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ScriptError } from './run.mjs';
@@ -11,6 +10,7 @@ import { ScriptError } from './run.mjs';
 const maxSocketPathOctets = 107;
 const maxAnswerOctets = 4096;
 const pollIn = 1;
+const pollReadable = 1;
 const answerMs = 2_000;
 
 /**
@@ -64,21 +64,38 @@ export function openPlace(folder) {
 
 /**
  * Takes the lock of a state folder: a listening socket in the abstract UNIX namespace, which the kernel takes back however its holder
- * ends, so that nothing stale can be left. To whoever connects it tells what `describe` returns.
- * Resolves with undefined when another process holds it.
+ * ends, so that nothing stale can be left. To whoever connects it tells what `describe` returns. Undefined when another
+ * process holds it.
+ *
+ * Not by node:net: Node 20 fills such names up with NULs and later versions do not, so that they would not find each other.
  */
-export function takeLock(state, describe) {
-  const server = net.createServer((socket) => {
-    socket.on('error', () => {});
-    socket.end(JSON.stringify(describe()));
+export function takeLock(state, describe, sockets) {
+  let fd;
+  try {
+    fd = sockets.unixListen({ path: lockName(state), kind: 'stream' });
+  } catch (error) {
+    if (error.message.includes('EADDRINUSE')) return undefined;
+    throw error;
+  }
+  const poll = sockets.poll(fd, () => {
+    let visitor = null;
+    try {
+      visitor = sockets.accept(fd);
+      if (visitor !== null) sockets.send(visitor, Buffer.from(JSON.stringify(describe())));
+    } catch {
+      // It did not wait for the answer, or there is no descriptor left: it is told less.
+    } finally {
+      if (visitor !== null) sockets.close(visitor);
+    }
   });
-  return new Promise((resolve, reject) => {
-    server.once('error', (error) => (error.code === 'EADDRINUSE' ? resolve(undefined) : reject(error)));
-    server.listen(lockName(state), () => {
-      server.unref();
-      resolve({ release: () => server.close() });
-    });
-  });
+  poll.start(pollReadable);
+  poll.unref();
+  return {
+    release: () => {
+      poll.close();
+      sockets.close(fd);
+    },
+  };
 }
 
 const lockName = (state) => `\0tlspool-start-${process.getuid()}-${digest(state, 32)}`;

@@ -15,6 +15,9 @@
 namespace tlspool {
 namespace {
 
+// How long a session ticket may wait for data to travel with.
+constexpr uint64_t ticket_wait_ms = 20;
+
 std::string der_of(X509* certificate) {
   unsigned char* data = nullptr;
   const int length = i2d_X509(certificate, &data);
@@ -102,6 +105,7 @@ void Session::open_plain(UniqueFd application_end) {
   if (server_ && event.resumed) worker_.stats().handshakes_resumed.fetch_add(1, std::memory_order_relaxed);
   leave_handshake(true);
   worker_.timers().clear(timer_.node);
+  if (!deferred_.empty()) worker_.timers().set(timer_.node, worker_.now_ms(), ticket_wait_ms);
   start_.reset();
   selector_.reset();
   // An application waits for its descriptor; a backend waits for nobody.

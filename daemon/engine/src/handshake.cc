@@ -14,18 +14,22 @@ namespace {
 constexpr size_t handshake_read_octets = 16 * 1024 + 2048;
 constexpr size_t max_hello_names = 64;
 
-// host_name of RFC 6066 section 3: list length (2), type 0 (1), name length (2), name. Empty when absent; false when malformed.
-bool read_servername(SSL* ssl, std::string& name) {
+// host_name of RFC 6066 section 3: list length (2), type 0 (1), name length (2), name. Empty when absent. Returns the alert for
+// a name that is malformed, as OpenSSL's own server would, or 0.
+int read_servername(SSL* ssl, std::string& name) {
   const unsigned char* data = nullptr;
   size_t length = 0;
-  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &data, &length) != 1) return true;
-  if (length < 5) return false;
+  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &data, &length) != 1) return 0;
+  if (length < 5) return SSL_AD_DECODE_ERROR;
   const size_t list = static_cast<size_t>(data[0]) << 8 | data[1];
   const size_t host = static_cast<size_t>(data[3]) << 8 | data[4];
-  if (list + 2 != length || data[2] != TLSEXT_NAMETYPE_host_name || host == 0 || host + 5 > length || host > TLSEXT_MAXLEN_host_name) return false;
+  if (list + 2 != length || data[2] != TLSEXT_NAMETYPE_host_name || host + 5 > length) return SSL_AD_DECODE_ERROR;
+  if (host > TLSEXT_MAXLEN_host_name) return SSL_AD_UNRECOGNIZED_NAME;
   name.assign(reinterpret_cast<const char*>(data) + 5, host);
   // A NUL would end the name early for whoever reads it as a C string.
-  return name.find('\0') == std::string::npos;
+  if (name.find('\0') == std::string::npos) return 0;
+  name.clear();
+  return SSL_AD_UNRECOGNIZED_NAME;
 }
 
 std::vector<std::string> read_alpn(SSL* ssl) {
@@ -166,8 +170,8 @@ int Session::on_client_hello(int* alert) {
   if (!start_) return SSL_CLIENT_HELLO_ERROR;  // cannot happen: renegotiation is refused
   std::string& name = start_->servername;
   name.clear();
-  if (!read_servername(ssl_.get(), name)) {
-    *alert = SSL_AD_DECODE_ERROR;
+  if (const int fault = read_servername(ssl_.get(), name); fault != 0) {
+    *alert = fault;
     return SSL_CLIENT_HELLO_ERROR;
   }
   if (phase_ == Phase::handshake && negotiation_->ask && selector_ && !start_->context) {

@@ -76,6 +76,7 @@ void Session::leave_handshake(bool succeeded) {
 void Session::on_deadline() {
   if (phase_ == Phase::lingering) return end();
   if (in_handshake()) return fail("HANDSHAKE_TIMEOUT", "the handshake did not finish before its deadline");
+  if (!deferred_.empty() && !breaking_ && !ending_) return send_tickets();
   // A closing session whose other side takes nothing.
   finish(closing_how_ == ClosedHow::closed ? ClosedHow::timeout : closing_how_, "the last octets were not taken in time");
 }
@@ -85,7 +86,7 @@ void Session::close(CloseRequest request) {
   if (in_handshake()) return fail("ABORTED", "the handshake was ended by its owner");
   if (request == CloseRequest::abort) {
     if (crypt_inet_) reset_on_close(crypt_.get());
-    crypt_hup_ = true;
+    crypt_gone_ = true;
     return finish(ClosedHow::closed, "ended at once by its owner");
   }
   if (request == CloseRequest::revoked) closing_how_ = ClosedHow::revoked;
@@ -126,7 +127,7 @@ void Session::linger() {
   if (ended()) return;
   phase_ = Phase::lingering;
   worker_.timers().clear(timer_.node);
-  if (!ssl_ || crypt_hup_ || !flush_output()) return end();
+  if (!ssl_ || crypt_gone_ || !flush_output()) return end();
   if (to_crypt_.empty()) {
     shutdown(crypt_.get(), SHUT_WR);
     ssl_.reset();

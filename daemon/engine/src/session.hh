@@ -132,6 +132,7 @@ class Session {
   bool flush_plain();
   bool flush_output();
   void defer_tickets();
+  void send_tickets();
   bool flush_crypt();
   void after_crypt_flushed();
   void plain_ended();
@@ -177,6 +178,7 @@ class Session {
   const bool server_;
   bool crypt_inet_ = false, plain_inet_ = false, plain_packets_ = false;
   bool crypt_in_ = false, crypt_hup_ = false, crypt_armed_write_ = false;  // readiness as epoll reported it
+  bool crypt_gone_ = false;  // nothing can or may be sent to the peer any more; a peer that only said FIN still reads
   bool plain_in_ = false, plain_hup_ = false, plain_gone_ = false, plain_armed_write_ = false, plain_always_write_ = false;
   bool rx_done_ = false;       // close_notify received
   bool tx_closing_ = false;    // close_notify handed to OpenSSL

@@ -25,6 +25,7 @@ void Session::on_crypt(uint32_t epoll_events) {
   if ((epoll_events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) crypt_in_ = true;
   // A short read then does not prove that nothing is left: the end of the stream is.
   if ((epoll_events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) crypt_hup_ = true;
+  if ((epoll_events & (EPOLLHUP | EPOLLERR)) != 0) crypt_gone_ = true;
   pump();
 }
 
@@ -109,7 +110,7 @@ bool Session::crypt_to_plain() {
       crypt_ended();
       return false;
     case Received::broken:
-      crypt_hup_ = true;
+      crypt_gone_ = true;
       closing_how_ = tx_done_ && plain_gone_ ? ClosedHow::closed : ClosedHow::reset;
       finish(closing_how_, "the connection to the peer broke");
       return false;
@@ -195,7 +196,7 @@ bool Session::plain_to_crypt() {
     return false;
   }
   // The application's side broke off: its peer must not take what it got for complete, so no close_notify.
-  crypt_hup_ = true;
+  crypt_gone_ = true;
   finish(ClosedHow::reset, "the plain-text side broke");
   return false;
 }
@@ -261,7 +262,7 @@ bool Session::flush_plain() {
 }
 
 // A ticket is of no use before the client's next connection: it need not cost a system call, and a wake-up of the peer, of
-// its own. TLS 1.2 sends its Finished with it, which cannot wait.
+// its own when data follows soon. TLS 1.2 sends its Finished with it, which cannot wait.
 void Session::defer_tickets() {
   Output& output = worker_.output();
   if (SSL_version(ssl_.get()) != TLS1_3_VERSION || !to_crypt_.empty()) {
@@ -271,12 +272,19 @@ void Session::defer_tickets() {
   deferred_.assign(output.octets.data(), output.octets.data() + std::exchange(output.used, 0));
 }
 
+void Session::send_tickets() {
+  worker_.output().append(deferred_.data(), deferred_.size());
+  deferred_ = {};
+  flush_output();
+}
+
 // Sends what OpenSSL has written; keeps the rest. False: the session ended.
 bool Session::flush_output() {
   Output& output = worker_.output();
   if (!deferred_.empty() && output.used > 0) {
     output.prepend(deferred_.data(), deferred_.size());
     deferred_ = {};
+    if (phase_ == Phase::open && !ending_) worker_.timers().clear(timer_.node);
   }
   size_t at = 0;
   const size_t used = std::exchange(output.used, 0);
@@ -288,7 +296,7 @@ bool Session::flush_output() {
     } else if (errno == EINTR) {
       continue;
     } else if (errno != EAGAIN && errno != ENOBUFS) {
-      crypt_hup_ = true;
+      crypt_gone_ = true;
       if (phase_ == Phase::open) finish(tx_closing_ && plain_gone_ ? ClosedHow::closed : ClosedHow::reset, "the peer closed the connection");
       else if (in_handshake()) fail("PEER_CLOSED", "the connection broke during the handshake");
       return false;
@@ -311,7 +319,7 @@ bool Session::flush_crypt() {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && (errno == EAGAIN || errno == ENOBUFS)) return false;
     if (n < 0) {
-      crypt_hup_ = true;
+      crypt_gone_ = true;
       if (phase_ == Phase::open) finish(tx_closing_ && plain_gone_ ? ClosedHow::closed : ClosedHow::reset, "the peer closed the connection");
       else end();
       return false;

@@ -45,7 +45,6 @@ export class Front {
   readonly #refused = new Set<Connection>();
   readonly #events: EventRouter;
   readonly #hooks: ConnectionHooks;
-  #idle: (() => void) | undefined;
   #empty: (() => void) | undefined;
 
   constructor(readonly parts: FrontParts) {
@@ -83,7 +82,6 @@ export class Front {
   /** Everything the engine has to say. Never throws. */
   onEvents(events: readonly EngineEvent[]): void {
     this.#events.handle(events);
-    if (this.#idle !== undefined && this.sessions.size === 0) this.#idle();
   }
 
   /** A session has been entered or has ended: its user's listeners may have to pause or may go on. */
@@ -103,18 +101,15 @@ export class Front {
   drain(deadlineMs: number): void {
     this.state = 'draining';
     for (const connection of this.clients) if (connection.state === 'ready') connection.event('drain', { deadlineMs });
-    for (const listener of [...this.listeners.all()]) {
-      for (const member of [...listener.members]) this.listeners.leave(listener, member);
-    }
+    this.listeners.shutAll();
   }
 
-  /** Calls back, once, when no session is left. */
-  whenIdle(callback: () => void): void {
-    this.#idle = () => {
-      this.#idle = undefined;
-      callback();
-    };
-    if (this.sessions.size === 0) this.#idle();
+  /**
+   * Is nothing going on any more? The engine counts what the table cannot know: handshakes of listeners, sessions whose event is
+   * on its way, and ended ones that still wait for their peer.
+   */
+  isIdle(): boolean {
+    return this.sessions.size === 0 && this.parts.engine.counters().sessions === 0;
   }
 
   /** Calls back, once, when no client is left. */

@@ -19,6 +19,8 @@ export interface ListenerSettings {
 export class Listener {
   readonly members: Connection[] = [];
   isPaused = false;
+  /** False once the engine accepts no more; handshakes that are under way still find their members. */
+  isOpen = true;
   #turn = 0;
 
   constructor(readonly number: number, readonly settings: ListenerSettings) {}
@@ -95,7 +97,7 @@ export class ListenerTable {
       this.recheck(listener);
       return;
     }
-    if (this.#forget(listener)) this.engine().unlisten(listener.number);
+    if (this.#forget(listener)) this.#shut(listener);
   }
 
   leaveAll(connection: Connection): void {
@@ -113,18 +115,15 @@ export class ListenerTable {
     }
   }
 
-  /** Closes all listening sockets, telling the members why. */
-  closeAll(code: ErrorCode, text: string): void {
-    for (const number of [...this.#byNumber.keys()]) {
-      this.lost(number, code, text);
-      this.engine().unlisten(number);
-    }
+  /** Closes all listening sockets. The members stay: what has been accepted is still theirs. */
+  shutAll(): void {
+    for (const listener of this.#byNumber.values()) this.#shut(listener);
   }
 
   /** Pauses or resumes it, whichever its members and its user's sessions ask for. */
   recheck(listener: Listener): void {
     const shouldPause = !this.hasRoom(listener.settings.client.uid) || listener.members.every((member) => member.isClogged);
-    if (shouldPause === listener.isPaused) return;
+    if (shouldPause === listener.isPaused || !listener.isOpen) return;
     listener.isPaused = shouldPause;
     this.engine().pauseListener(listener.number, shouldPause);
   }
@@ -139,7 +138,15 @@ export class ListenerTable {
 
   /** After a publication: new handshakes use what is published now. */
   renew(selectorOf: (settings: ListenerSettings) => Selector): void {
-    for (const listener of this.#byNumber.values()) this.engine().setSelector(listener.number, selectorOf(listener.settings));
+    for (const listener of this.#byNumber.values()) {
+      if (listener.isOpen) this.engine().setSelector(listener.number, selectorOf(listener.settings));
+    }
+  }
+
+  #shut(listener: Listener): void {
+    if (!listener.isOpen) return;
+    listener.isOpen = false;
+    this.engine().unlisten(listener.number);
   }
 
   #forget(listener: Listener): boolean {

@@ -1,11 +1,10 @@
-/** The pool socket: taking its place in the file system, and letting clients in. */
+/** The pool socket: taking its place in the file system. */
 import { chmodSync, chownSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { pollReadable, sockets } from 'libtlspool/native';
-import type { OwnedFd, Poll } from 'libtlspool/native';
-import type { Log } from '../observe/index.js';
+import { sockets } from 'libtlspool/native';
+import type { OwnedFd } from 'libtlspool/native';
 import { asPoolError } from './faults.js';
 
 export interface PoolSocketOptions {
@@ -23,12 +22,6 @@ export interface PoolSocket {
 }
 
 const backlog = 128;
-/** Clients let in per wake-up. */
-const acceptsPerTurn = 16;
-/** accept(2) fails with these while the host or the process is short of something. */
-const shortage: ReadonlySet<number> = new Set([constants.errno.EMFILE, constants.errno.ENFILE, constants.errno.ENOMEM, constants.errno.ENOBUFS]);
-/** How long the queue is left alone then; the kernel keeps those who wait. */
-const backOffMs = 100;
 
 /**
  * Takes the path and listens. A socket that nobody answers at is a left-over and is removed; anything else that is there stays.
@@ -85,67 +78,5 @@ function isAlive(file: string): boolean {
     return true;
   } catch (error) {
     return asPoolError(error).errno !== -constants.errno.ECONNREFUSED;
-  }
-}
-
-export interface AcceptorOptions {
-  /** Owned by the acceptor from now on. */
-  readonly socket: PoolSocket;
-  readonly log: Log;
-  /** Each new connection, owned by whom it is given to. What it throws is logged. */
-  admit(fd: OwnedFd): void;
-}
-
-/** Lets clients in as they come; survives being out of descriptors. */
-export class Acceptor {
-  readonly #options: AcceptorOptions;
-  readonly #poll: Poll;
-  #timer: NodeJS.Timeout | undefined;
-  #isShort = false;
-  #isClosed = false;
-
-  constructor(options: AcceptorOptions) {
-    this.#options = options;
-    this.#poll = sockets.poll(options.socket.fd, () => { this.#onReady(); });
-    this.#poll.start(pollReadable);
-  }
-
-  /** Closes the listening socket and removes its file. May be called twice. */
-  close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    clearTimeout(this.#timer);
-    this.#poll.close();
-    this.#options.socket.close();
-  }
-
-  #onReady(): void {
-    for (let turn = 0; turn < acceptsPerTurn && !this.#isClosed; turn += 1) {
-      let fd;
-      try {
-        fd = sockets.accept(this.#options.socket.fd);
-      } catch (thrown) {
-        this.#failed(asPoolError(thrown));
-        return;
-      }
-      if (fd === null) return;
-      this.#isShort = false;
-      try {
-        this.#options.admit(fd);
-      } catch (thrown) {
-        this.#options.log.failure('a client could not be admitted', { text: asPoolError(thrown).message });
-      }
-    }
-  }
-
-  #failed(error: TlsPoolError): void {
-    const isShort = shortage.has(-(error.errno ?? 0));
-    // The socket stays readable, so that going on at once would be a busy loop.
-    this.#poll.stop();
-    this.#timer = setTimeout(() => { this.#poll.start(pollReadable); }, isShort ? backOffMs : 0);
-    if (isShort && this.#isShort) return;
-    this.#isShort = isShort;
-    const cure = isShort ? '; raise the limit on open files (LimitNOFILE)' : '';
-    this.#options.log.error(`clients cannot be let in: ${error.message}${cure}`, { errno: error.errno });
   }
 }

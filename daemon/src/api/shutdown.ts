@@ -15,6 +15,8 @@ export interface ShutdownParts {
 
 /** Beyond lingerMs: what the engine's threads and the last messages to the clients need. */
 const graceMs = 1000;
+/** How often it is looked whether all has ended. */
+const lookMs = 20;
 
 /** Drains; `now` cuts it short. The front is closed when `finished` resolves; the engine is still to be stopped. */
 export class Shutdown {
@@ -22,6 +24,7 @@ export class Shutdown {
   readonly #parts: ShutdownParts;
   #finish: () => void = () => undefined;
   #timer: NodeJS.Timeout | undefined;
+  #look: NodeJS.Timeout | undefined;
   #isOver = false;
 
   constructor(parts: ShutdownParts) {
@@ -32,7 +35,9 @@ export class Shutdown {
     log.info('draining', { sessions: front.sessions.size, drainMs });
     front.drain(drainMs);
     this.#timer = setTimeout(() => { this.#deadline(); }, drainMs);
-    front.whenIdle(() => { this.#flush(); });
+    // Looked at rather than told: not everything that ends is an event of the engine.
+    this.#look = setInterval(() => { this.#lookIdle(); }, lookMs);
+    this.#lookIdle();
   }
 
   /** A second signal: no more waiting. */
@@ -45,6 +50,12 @@ export class Shutdown {
     log.warn('the drain deadline has passed; ending the sessions that are left', { sessions: front.sessions.size });
     this.#timer = setTimeout(() => { this.#over(); }, lingerMs + graceMs);
     front.endAll();
+  }
+
+  #lookIdle(): void {
+    if (!this.#parts.front.isIdle()) return;
+    clearInterval(this.#look);
+    this.#flush();
   }
 
   /** No session is left: clients get what waits for them, and then the end of the connection. */
@@ -60,6 +71,7 @@ export class Shutdown {
     if (this.#isOver) return;
     this.#isOver = true;
     clearTimeout(this.#timer);
+    clearInterval(this.#look);
     this.#parts.front.close('now');
     this.#finish();
   }
