@@ -11,6 +11,7 @@ import { lockHolder, openPlace, takeLock } from './lib/start-place.mjs';
 
 /** What an earlier pool gets to end in an orderly way. */
 const leftOverMs = 5_000;
+const sameSignalMs = 1_000;
 const usage = 'usage: npm start [-- --state DIR], with PORT=NUMBER in the environment for another port than 8443';
 
 async function main() {
@@ -41,19 +42,21 @@ function parseArguments(words) {
   throw new ScriptError(usage);
 }
 
-/** `asked` resolves with the first signal that asks us to end; `again` is called for each further one. */
+/** `asked` resolves with the first signal that asks us to end; `again` is called when somebody insists. */
 function stopSignal() {
   const stop = { again: () => {} };
-  let first;
-  stop.asked = new Promise((resolve) => { first = resolve; });
-  const end = (signal) => {
-    if (first === undefined) stop.again();
-    first?.(signal);
-    first = undefined;
+  let askedAt;
+  let resolveAsked;
+  stop.asked = new Promise((resolve) => { resolveAsked = resolve; });
+  const end = () => {
+    askedAt ??= performance.now();
+    resolveAsked('asked');
+    // One Ctrl-C comes twice: from the terminal, and from npm, which passes on what the terminal sent to it as well.
+    if (performance.now() - askedAt > sameSignalMs) stop.again();
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, end);
   // Nobody reads what we print any more.
-  process.stdout.on('error', () => end('EPIPE'));
+  process.stdout.on('error', end);
   process.stderr.on('error', () => {});
   return stop;
 }
@@ -85,10 +88,8 @@ async function endLeftOver(socket, { connectPool, sockets }) {
   const gone = new Promise((resolve) => { pool.once('lost', resolve); });
   console.log(`Ending tlspoold (process ${pid}), which an earlier start left behind.`);
   process.kill(pid, 'SIGTERM');
-  // A second one ends it without waiting for sessions.
-  process.kill(pid, 'SIGTERM');
   // Also keeps this process alive meanwhile: a connection to the pool does not.
-  const timer = setTimeout(() => process.kill(pid, 'SIGKILL'), leftOverMs);
+  const timer = setTimeout(() => { try { process.kill(pid, 'SIGKILL'); } catch { /* it ends just now */ } }, leftOverMs);
   await gone;
   clearTimeout(timer);
 }

@@ -1,6 +1,6 @@
 // The two processes of `npm start`: the pool and the application.
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync, readSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { root, ScriptError } from './run.mjs';
 
@@ -44,7 +44,9 @@ class Child {
 export class PoolChild extends Child {
   constructor({ state, socket, onFailure }) {
     const logFile = path.join(state, 'tlspoold.log');
-    const log = openSync(logFile, 'w', 0o600);
+    // A new file: a pool of an earlier start that is just ending may still write to the old one.
+    rmSync(logFile, { force: true });
+    const log = openSync(logFile, 'wx', 0o600);
     super('tlspoold', [path.join(root, 'daemon/bin/tlspoold.js'), '--state', state, '--socket', socket], { stdio: ['ignore', log, log] });
     closeSync(log);
     this.logFile = logFile;

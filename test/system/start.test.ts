@@ -137,7 +137,6 @@ describe('npm start', function () {
       const client = sClient({ ...target, servername: 'a\u001b[31m' }, ['-quiet']);
       client.end('GET / HTTP/1.0\r\n\r\n');
       await client.ended;
-      // eslint-disable-next-line no-control-regex
       assert.doesNotMatch(running.program.stdout, /\u001b/u);
     });
 
@@ -191,6 +190,18 @@ describe('npm start', function () {
       await client.ended;
     });
   }
+
+  it('Ctrl-C in a terminal, which goes to npm as well and is passed on by it, stops all of it in order', async () => {
+    const started = start({ command: ['setsid', 'npm', 'start', '--'] });
+    await started.target();
+    const { pool, app } = started.pids();
+    process.kill(-started.program.pid, 'SIGINT');
+    await started.ended();
+    await gone(pool, app);
+    assert.match(started.program.stdout, /\nStopped\.\n$/u);
+    // A pool that was killed leaves its socket.
+    assert.equal(existsSync(path.join(started.state, 'pool.sock')), false);
+  });
 
   it('SIGTERM to npm itself leaves nothing behind', async () => {
     const started = start({ command: ['npm', 'start', '--'] });

@@ -275,6 +275,22 @@ describe('requests to the pool', () => {
     });
   });
 
+  it('a thousand identities come in pages that fit into a message, each once and in order', async () => {
+    const certificate = { subject: 'x'.repeat(300), issuer: 'y'.repeat(300), serial: '1', keyType: 'EC P-256', fingerprint: 'f'.repeat(64), notBeforeMs: 0, notAfterMs: 1 };
+    bench.store.summaries = Array.from({ length: 1000 }, (_, number) => ({
+      localid: `n${String(number).padStart(4, '0')}`, names: [], revision: 1, source: 's', policy: 'modern', clientAuth: 'none', isDefault: false, certificates: [certificate], trustRoots: 0,
+    }));
+    const client = await bench.client();
+    const seen: string[] = [];
+    let after: unknown;
+    do {
+      const { body } = await client.request('identities', after === undefined ? {} : { after });
+      seen.push(...(body['identities'] as { localid: string }[]).map(({ localid }) => localid));
+      after = body['next'];
+    } while (after !== undefined);
+    assert.deepEqual(seen, bench.store.summaries.map(({ localid }) => localid));
+  });
+
   it('reload passes on what changed, and why it failed', async () => {
     const client = await bench.client();
     bench.reload = () => Promise.resolve({ changed: ['localhost'], unchanged: 2 });

@@ -9,7 +9,7 @@ import type { FrontLimits } from 'tlspool/dist/api/index.js';
 import type {
   ClientSpec, Context, Engine, EngineEvent, EstablishedEvent, ListenSpec, Selector, ServerSpec,
 } from 'tlspool/dist/engine.js';
-import type { IdentityStore } from 'tlspool/dist/identity/types.js';
+import type { IdentityStore, Published } from 'tlspool/dist/identity/types.js';
 import { Log } from 'tlspool/dist/observe/index.js';
 import type { AccessPolicy, Client, Permission } from 'tlspool/dist/policy/access.js';
 import { TlsPoolError } from 'libtlspool/protocol';
@@ -78,7 +78,8 @@ export class FakeStore implements IdentityStore {
   readonly known = new Set(['localhost']);
   published: (changed: readonly string[]) => void = () => undefined;
   constructor(private readonly access: FakeAccess) {}
-  list() { return []; }
+  summaries: Published['summary'][] = [];
+  list(): Published[] { return this.summaries.map((summary) => ({ summary, settings: { localid: summary.localid } }) as Published); }
   serverSelector(client: Client, localid: string | undefined): Selector {
     if (localid !== undefined && !(this.known.has(localid) && this.access.mayUse(client, localid, 'server'))) throw new TlsPoolError('IDENTITY_UNKNOWN');
     return { localid } as unknown as Selector;

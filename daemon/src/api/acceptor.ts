@@ -1,6 +1,6 @@
 /** Lets clients in at the pool socket, also when descriptors are short. */
 import { constants } from 'node:os';
-import { TlsPoolError } from 'libtlspool/protocol';
+import type { TlsPoolError } from 'libtlspool/protocol';
 import { pollReadable, sockets } from 'libtlspool/native';
 import type { OwnedFd, Poll } from 'libtlspool/native';
 import type { Log } from '../observe/index.js';

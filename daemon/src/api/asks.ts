@@ -48,7 +48,7 @@ export class AskTable {
     this.#bySession.set(event.session, ask);
     this.#asked.set(event.session, connection);
     let asks = this.#byClient.get(connection);
-    if (asks === undefined) this.#byClient.set(connection, asks = new Map());
+    if (asks === undefined) this.#byClient.set(connection, asks = new Map<number, Ask>());
     asks.set(ask.id, ask);
     try {
       connection.callback('servername', ask.id, {

@@ -42,6 +42,14 @@ const repliesFactor = 4;
 /** Packets thrown away when we close first: unread ones would turn our last message into ECONNRESET at the client. */
 const packetsDrained = 64;
 
+/** A packet must fit into the socket's buffer as a whole (net.core.wmem_default, 212,992 octets on most hosts), with room to spare. */
+const packetOctets = 131_072;
+
+/** Cap on one message of ours, in octets. */
+export function maxSentOctets({ messageOctets }: { readonly messageOctets: number }): number {
+  return Math.min(messageOctets, packetOctets);
+}
+
 /** fresh: nothing but `hello` is accepted. refused: its first message is answered with why it may not
  * talk to us. ending: closes once all is sent. */
 export type ConnectionState = 'fresh' | 'refused' | 'ready' | 'ending' | 'closed';
@@ -252,7 +260,7 @@ export class Connection implements Owner {
   #send(message: Message, kind: ItemKind, sendFd: number, closeAfterwards: number, instead?: { readonly op: string; readonly id: number }): void {
     let data: Buffer;
     try {
-      data = encodeMessage(message, this.#limits.messageOctets);
+      data = encodeMessage(message, maxSentOctets(this.#limits));
     } catch (error) {
       closeFd(sendFd);
       closeFd(closeAfterwards);

@@ -1,10 +1,11 @@
 /** status, sessions, identities, reload. */
 import { X509Certificate } from 'node:crypto';
 import { TlsPoolError, encodeMessage } from 'libtlspool/protocol';
-import type { ReplyBody } from 'libtlspool/protocol';
+import type { Message, ReplyBody } from 'libtlspool/protocol';
 import { statusOf } from '../observe/index.js';
 import type { Session } from '../session/index.js';
 import type { Handlers } from './dispatch.js';
+import { maxSentOctets } from './connection.js';
 import { clipText } from './faults.js';
 import type { Front } from './front.js';
 
@@ -12,6 +13,7 @@ type SessionRow = ReplyBody<'sessions'>['sessions'][number];
 
 const defaultPage = 100;
 const maxSubjectOctets = 512;
+const maxId = 0xffff_ffff;
 
 export const operatorHandlers: Handlers<'status' | 'sessions' | 'identities' | 'reload'> = {
   status({ front }) {
@@ -26,8 +28,8 @@ export const operatorHandlers: Handlers<'status' | 'sessions' | 'identities' | '
     return sessionPage(front, after ?? -1, limit ?? defaultPage);
   },
 
-  identities({ front }) {
-    return { identities: front.parts.store.list().map((identity) => identity.summary) };
+  identities({ front }, { after }) {
+    return identityPage(front, after ?? '');
   },
 
   async reload({ front }) {
@@ -41,18 +43,31 @@ function sessionPage(front: Front, after: number, limit: number): ReplyBody<'ses
   // By number, not by age: a page must go on where the one before has ended, whatever has come and gone meanwhile.
   const wanted = [...front.sessions.all()].filter(({ number, profile }) => number > after && profile !== undefined).sort((a, b) => a.number - b.number);
   const rows = wanted.slice(0, limit).map((session) => rowOf(front, session));
-  for (let count = rows.length; count > 0; count = Math.floor(count / 2)) {
-    const page = rows.slice(0, count);
-    const last = page.at(-1)?.session;
-    const body = { sessions: page, ...(count < wanted.length && last !== undefined && { next: last }) };
-    if (fits(body, front.parts.limits.messageOctets)) return body;
-  }
-  return { sessions: [] };
+  return largest(rows.length, (count) => {
+    const last = rows[count - 1];
+    return { sessions: rows.slice(0, count), ...(count < wanted.length && last !== undefined && { next: last.session }) };
+  }, (body) => fits({ type: 'reply', op: 'sessions', id: maxId, body }, front));
 }
 
-function fits(body: ReplyBody<'sessions'>, maxOctets: number): boolean {
+/** As many of the identities after that name as fit into one message. */
+function identityPage(front: Front, after: string): ReplyBody<'identities'> {
+  const wanted = front.parts.store.list().map(({ summary }) => summary).filter(({ localid }) => localid > after).sort((a, b) => (a.localid < b.localid ? -1 : 1));
+  return largest(wanted.length, (count) => {
+    const last = wanted[count - 1];
+    return { identities: wanted.slice(0, count), ...(count < wanted.length && last !== undefined && { next: last.localid }) };
+  }, (body) => fits({ type: 'reply', op: 'identities', id: maxId, body }, front));
+}
+
+/** The page with the most rows that fits, found by halving. A single row that does not fit is refused when it is sent. */
+function largest<Page>(rows: number, pageOf: (count: number) => Page, isFit: (page: Page) => boolean): Page {
+  let count = rows;
+  while (count > 1 && !isFit(pageOf(count))) count = Math.floor(count / 2);
+  return pageOf(count);
+}
+
+function fits(message: Message, front: Front): boolean {
   try {
-    encodeMessage({ type: 'reply', op: 'sessions', id: 0xffff_ffff, body }, maxOctets);
+    encodeMessage(message, maxSentOctets(front.parts.limits));
     return true;
   } catch (error) {
     if (error instanceof TlsPoolError && error.code === 'MESSAGE_TOO_LARGE') return false;

@@ -31,8 +31,8 @@ export const poolCommands = {
   },
 
   identities(pool) {
-    const value = pool.request('identities', {});
-    return { value, text: value.identities.length === 0 ? 'no identities' : identitiesText(value.identities) };
+    const identities = allIdentities(pool);
+    return { value: { identities }, text: identities.length === 0 ? 'no identities' : identitiesText(identities) };
   },
 
   reload(pool) {
@@ -64,6 +64,17 @@ function allSessions(pool: PoolClient): ReplyBody<'sessions'>['sessions'] {
     after = page.next;
   } while (after !== undefined);
   return sessions;
+}
+
+function allIdentities(pool: PoolClient): ReplyBody<'identities'>['identities'] {
+  const identities: ReplyBody<'identities'>['identities'][number][] = [];
+  let after: string | undefined;
+  do {
+    const page = pool.request('identities', after === undefined ? {} : { after });
+    identities.push(...page.identities);
+    after = page.next;
+  } while (after !== undefined);
+  return identities;
 }
 
 function sessionsText(sessions: ReplyBody<'sessions'>['sessions']): string {

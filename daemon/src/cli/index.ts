@@ -1,6 +1,6 @@
 /** `tlspool`, the operator's command. */
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { TlsPoolError } from 'libtlspool/protocol';
+import type { TlsPoolError } from 'libtlspool/protocol';
 import { asPoolError } from '../api/faults.js';
 import { PoolClient } from './client.js';
 import { poolCommands } from './commands.js';

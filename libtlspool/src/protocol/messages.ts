@@ -212,7 +212,7 @@ export const requests = {
     doc: 'Established sessions, a page at a time.',
   },
   identities: {
-    request: { body: none, fds: [] },
+    request: { body: map({ after: optional(name) }), fds: [] },
     reply: {
       body: map({
         identities: list(map({
@@ -224,11 +224,13 @@ export const requests = {
           }), 8),
           trustRoots: uint(),
         }), 1000),
+        /** Pass as `after` to get the next page; absent on the last. */
+        next: optional(name),
       }),
       fds: [],
     },
     operator: true,
-    doc: 'Identities as they are published now.',
+    doc: 'Identities as they are published now, in the order of their names, a page at a time.',
   },
   reload: {
     request: { body: none, fds: [] },
