@@ -47,6 +47,7 @@ export class Agent extends http.Agent {
   /** Port of URLs without one. */
   readonly defaultPort: number = 443;
 
+  /** Throws BAD_ARGUMENT for options that carry keys or trust. */
   constructor(options: AgentOptions = {}) {
     const { pool: _pool, localid: _localid, rejectUnauthorized: _reject, alpn: _alpn, ...httpOptions } = options;
     refuseKeyOptions(httpOptions);

@@ -6,7 +6,9 @@
  */
 import { pollDisconnect, pollReadable, pollWritable, sockets } from './native.js';
 import type { BorrowedFd, OwnedFd, Poll } from './native.js';
-import { TlsPoolError, checkFds, decodePacket, defaultMaxMessageOctets, encodeMessage, isErrorCode, maxPacketMessages, peekEnvelope } from './protocol/index.js';
+import { closeAll, Inlet } from './inlet.js';
+import type { Packet, Refused } from './inlet.js';
+import { TlsPoolError, encodeMessage, isErrorCode } from './protocol/index.js';
 import type { AnswerBody, CallbackBody, ErrorBody, EventBody, Message, ReplyBody, RequestBody, RequestOp, ToClientMessage } from './protocol/index.js';
 
 /** Packets handled per wake-up, so that a busy pool connection does not starve the rest of the loop. */
@@ -40,7 +42,6 @@ export interface ChannelOwner {
   lost(channel: Channel, error: TlsPoolError): void;
 }
 
-interface Packet { readonly message: ToClientMessage; readonly fds: readonly OwnedFd[] }
 interface Outgoing { readonly data: Uint8Array; readonly fds: readonly OwnedFd[] }
 interface Pending {
   readonly op: RequestOp;
@@ -63,17 +64,15 @@ export class Channel {
   readonly #fd: OwnedFd;
   readonly #owner: ChannelOwner;
   readonly #poll: Poll;
+  readonly #inlet: Inlet;
   readonly #pending = new Map<number, Pending>();
   readonly #sessions = new Map<string, SessionSink>();
   #outgoing: Outgoing[] = [];
   #inbox: Packet[] = [];
-  /** The rest of a packet that held several events. */
-  #unpacked: Packet[] = [];
   #inboxScheduled = false;
   #paused = false;
   #held = false;
   #nextId = 1;
-  #maxOctets = defaultMaxMessageOctets;
   #lost: TlsPoolError | undefined;
   /** Called when the last session ended. */
   onIdle: (() => void) | undefined;
@@ -82,6 +81,7 @@ export class Channel {
   constructor(fd: OwnedFd, owner: ChannelOwner) {
     this.#fd = fd;
     this.#owner = owner;
+    this.#inlet = new Inlet(fd);
     this.#poll = sockets.poll(fd, (status, events) => this.#onReady(status, events));
     this.#poll.start(pollReadable);
     this.#poll.unref();
@@ -92,7 +92,7 @@ export class Channel {
   get sessions(): number { return this.#sessions.size; }
 
   /** What `hello` said. */
-  set maxMessageOctets(octets: number) { this.#maxOctets = octets; }
+  set maxMessageOctets(octets: number) { this.#inlet.maxOctets = octets; }
 
   ref(): void { this.#held = true; this.#poll.ref(); }
   unref(): void { this.#held = false; this.#releaseLoop(); }
@@ -135,7 +135,7 @@ export class Channel {
     let settled: { body: ReplyBody<Op> } | { error: Error } | undefined;
     this.#pending.set(id, {
       op,
-      resolve: (reply) => { closeAll(reply.fds); settled = { body: reply.body as ReplyBody<Op> }; },
+      resolve: (reply) => { closeAll(reply.fds); settled = { body: reply.body as unknown as ReplyBody<Op> }; },
       reject: (error) => { settled = { error }; },
     });
     while (settled === undefined) {
@@ -226,56 +226,33 @@ export class Channel {
       if (packet === undefined) return;
       this.#dispatch(packet);
     }
-    if (this.#unpacked.length > 0) this.#scheduleInbox();
+    if (this.#inlet.waiting > 0) this.#scheduleInbox();
   }
 
   /** The next packet that we understand; undefined when nothing is there or the connection is lost. */
   #receive(): Packet | undefined {
-    const unpacked = this.#unpacked.shift();
-    if (unpacked !== undefined) return unpacked;
     while (this.#lost === undefined) {
-      let data: Buffer | undefined;
-      let fds: readonly OwnedFd[] = [];
+      let taken: Packet | Refused | 'end' | undefined;
       try {
-        const received = sockets.receive(this.#fd, this.#maxOctets, maxPacketMessages);
-        if (received === null) return undefined;
-        ({ data, fds } = received);
-        if (received.eof) {
-          this.#fail(undefined);
-          return undefined;
-        }
-        const messages = decodePacket(data, this.#maxOctets);
-        const [message] = messages;
-        if (messages.length > 1) return this.#unpack(messages, fds);
-        if (message === undefined) continue;
-        checkFds(message.type, message.op, fds.length);
-        return { message, fds };
+        taken = this.#inlet.take();
       } catch (error) {
-        closeAll(fds);
-        if (data === undefined || !this.#declines(error, data)) this.#fail(error);
+        this.#fail(error);
+        return undefined;
       }
+      if (taken === undefined) return undefined;
+      if (taken === 'end') this.#fail(undefined);
+      else if ('message' in taken) return taken;
+      else if (!this.#declines(taken)) this.#fail(taken.refused);
     }
     return undefined;
   }
 
-  /** Several events share a packet: each `connection` has one of the descriptors, in order. */
-  #unpack(messages: readonly ToClientMessage[], fds: readonly OwnedFd[]): Packet | undefined {
-    const connections = messages.reduce((count, { op }) => count + (op === 'connection' ? 1 : 0), 0);
-    if (connections !== fds.length) {
-      throw new TlsPoolError('FD_COUNT', { text: `a packet with ${connections} connections came with ${fds.length} descriptors`, field: 'fds' });
-    }
-    let next = 0;
-    this.#unpacked = messages.map((message) => ({ message, fds: message.op === 'connection' ? fds.slice(next, ++next) : [] }));
-    return this.#unpacked.shift();
-  }
-
   /** A newer pool may send events that we do not know (ignored) and ask what we do not know (answered so, never with silence). */
-  #declines(error: unknown, data: Buffer): boolean {
-    if (!(error instanceof TlsPoolError) || error.code !== 'UNKNOWN_OP') return false;
-    const { type, op, id } = peekEnvelope(data);
+  #declines({ refused, envelope: { type, op, id } }: Refused): boolean {
+    if (!(refused instanceof TlsPoolError) || refused.code !== 'UNKNOWN_OP') return false;
     if (type === 'event') return true;
     if (type !== 'callback' || op === undefined || id === undefined) return false;
-    this.#transmit(encodeMessage({ type: 'error', op, id, body: { code: 'UNKNOWN_OP', text: error.message } }), []);
+    this.#transmit(encodeMessage({ type: 'error', op, id, body: { code: 'UNKNOWN_OP', text: refused.message } }), []);
     return true;
   }
 
@@ -298,14 +275,14 @@ export class Channel {
   }
 
   #scheduleInbox(): void {
-    if (this.#inboxScheduled || this.#inbox.length + this.#unpacked.length === 0 || this.#paused) return;
+    if (this.#inboxScheduled || this.#inbox.length + this.#inlet.waiting === 0 || this.#paused) return;
     this.#inboxScheduled = true;
     setImmediate(() => { this.#inboxScheduled = false; this.#runInbox(); });
   }
 
   #runInbox(): void {
     while (!this.#paused && this.#lost === undefined) {
-      const packet = this.#inbox.shift() ?? this.#unpacked.shift();
+      const packet = this.#inbox.shift() ?? this.#inlet.takeWaiting();
       if (packet === undefined) return;
       this.#dispatch(packet);
     }
@@ -383,10 +360,10 @@ export class Channel {
     this.#lost = error;
     this.#poll.close();
     sockets.close(this.#fd);
-    for (const { fds } of [...this.#outgoing, ...this.#inbox, ...this.#unpacked]) closeAll(fds);
+    this.#inlet.close();
+    for (const { fds } of [...this.#outgoing, ...this.#inbox]) closeAll(fds);
     this.#outgoing = [];
     this.#inbox = [];
-    this.#unpacked = [];
     const pending = [...this.#pending.values()];
     const sinks = [...this.#sessions.values()];
     this.#pending.clear();
@@ -394,11 +371,6 @@ export class Channel {
     for (const one of pending) one.reject(error);
     for (const sink of sinks) sink.noteLost(error);
   }
-}
-
-/** Closes descriptors that nobody asked for. */
-export function closeAll(fds: readonly OwnedFd[]): void {
-  for (const fd of fds) sockets.close(fd);
 }
 
 function isDisconnect(error: unknown): boolean {

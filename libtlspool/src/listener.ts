@@ -1,7 +1,7 @@
 /** A listening socket in the pool's care, and the connections that come from it. */
 import { EventEmitter } from 'node:events';
 import type net from 'node:net';
-import { closeAll } from './channel.js';
+import { closeAll } from './inlet.js';
 import type { Channel, Reply } from './channel.js';
 import { Link } from './link.js';
 import type { LinkOptions } from './link.js';
@@ -23,7 +23,10 @@ export interface Hello {
 }
 
 /** true: choose by server name. false: refuse. {localid}: use this identity. */
-export type Verdict = boolean | { /** Identity to serve; absent: chosen by server name. */ readonly localid?: string };
+export type Verdict = boolean | {
+  /** Identity to serve; absent: chosen by server name. */
+  readonly localid?: string;
+};
 
 /** How to listen. */
 export interface ListenOptions extends SourceOptions {
@@ -60,7 +63,10 @@ export interface ListenerEvents {
   /** The pool is back but refused the listener; it is tried again. */
   refused: [TlsPoolError];
   /** The pool goes down and accepts nothing new. */
-  drain: [{ /** Milliseconds from now. */ readonly deadlineMs: number }];
+  drain: [{
+    /** Milliseconds from now. */
+    readonly deadlineMs: number;
+  }];
   /** Nothing will be accepted any more; with the reason when it was not close(). */
   close: [TlsPoolError | undefined];
 }

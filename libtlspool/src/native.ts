@@ -3,6 +3,8 @@
  *
  * All descriptors are opened CLOEXEC and non-blocking. A failed call throws TlsPoolError SYSTEM with `errno` (negative,
  * as in libuv) , `syscall` and the errno's name in the text; nothing asserts on a caller's input.
+ *
+ * @packageDocumentation
  */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -11,23 +13,36 @@ import { fileURLToPath } from 'node:url';
 import { TlsPoolError } from './protocol/errors.js';
 
 /** A descriptor that the holder must close, exactly once. */
-export type OwnedFd = number & { readonly __fd: 'owned' };
+export type OwnedFd = number & {
+  /** Exists for the compiler only. */
+  readonly __fd: 'owned';
+};
 /** A descriptor that somebody else closes. */
-export type BorrowedFd = number & { readonly __fd: 'owned' | 'borrowed' };
+export type BorrowedFd = number & {
+  /** Exists for the compiler only. */
+  readonly __fd: 'owned' | 'borrowed';
+};
 
+/** SOCK_STREAM or SOCK_SEQPACKET. */
 export type SocketKind = 'stream' | 'seqpacket';
 
+/** One packet, or what a stream had at hand. */
 export interface Received {
   /** Empty at end of stream (`eof` is then true). */
   readonly data: Buffer;
   /** Owned by the caller from now on. */
   readonly fds: OwnedFd[];
+  /** The peer has ended its side. */
   readonly eof: boolean;
 }
 
+/** Who is at the other end of a UNIX socket, as the kernel noted when it was connected. */
 export interface PeerCredentials {
+  /** In our pid namespace; 0 when it is not in there. */
   readonly pid: number;
+  /** Effective user. */
   readonly uid: number;
+  /** Effective group. */
   readonly gid: number;
   /** Supplementary groups (SO_PEERGROUPS); empty where the kernel does not say. */
   readonly groups: readonly number[];
@@ -35,16 +50,33 @@ export interface PeerCredentials {
   readonly pidfd?: OwnedFd;
 }
 
-export interface SocketInfo {
-  readonly domain: 'IPv4' | 'IPv6' | 'unix' | 'other';
-  readonly type: 'stream' | 'seqpacket' | 'dgram' | 'other';
-  readonly listening: boolean;
-  readonly connected: boolean;
-  /** Present for the domains of Endpoint in the message table. */
-  readonly local?: { readonly family: 'IPv4' | 'IPv6' | 'unix'; readonly address: string; readonly port: number };
-  readonly remote?: { readonly family: 'IPv4' | 'IPv6' | 'unix'; readonly address: string; readonly port: number };
+/** One end of a socket; Endpoint of the message table. */
+export interface SocketAddress {
+  /** Address family. */
+  readonly family: 'IPv4' | 'IPv6' | 'unix';
+  /** Numeric address, or path (empty: unnamed). */
+  readonly address: string;
+  /** 0 for `unix`. */
+  readonly port: number;
 }
 
+/** What kind of socket a descriptor is. */
+export interface SocketInfo {
+  /** SO_DOMAIN. */
+  readonly domain: 'IPv4' | 'IPv6' | 'unix' | 'other';
+  /** SO_TYPE. */
+  readonly type: 'stream' | 'seqpacket' | 'dgram' | 'other';
+  /** SO_ACCEPTCONN. */
+  readonly listening: boolean;
+  /** It has a peer. */
+  readonly connected: boolean;
+  /** Present for the domains of Endpoint in the message table. */
+  readonly local?: SocketAddress;
+  /** The peer's end; absent when not connected. */
+  readonly remote?: SocketAddress;
+}
+
+/** Where and how to listen. */
 export interface TcpListenOptions {
   /** Numeric IPv4 or IPv6 address; `::` with ipv6Only false serves both. */
   readonly host: string;
@@ -52,13 +84,19 @@ export interface TcpListenOptions {
   readonly port: number;
   /** Length of the accept queue, default 511. */
   readonly backlog?: number;
+  /** SO_REUSEPORT. Default false. */
   readonly reusePort?: boolean;
+  /** IPV6_V6ONLY. */
   readonly ipv6Only?: boolean;
 }
 
+/** Where and how to listen. */
 export interface UnixListenOptions {
+  /** 1 to 107 octets. A leading NUL means the abstract namespace. */
   readonly path: string;
+  /** Stream or packets. */
   readonly kind: SocketKind;
+  /** Length of the accept queue. */
   readonly backlog?: number;
   /** Permission bits of the path, set before anybody can connect. Default 0o600. */
   readonly mode?: number;
@@ -66,7 +104,9 @@ export interface UnixListenOptions {
 
 /** Bits of Poll events, as in libuv. */
 export const pollReadable = 1;
+/** See pollReadable. */
 export const pollWritable = 2;
+/** See pollReadable: the peer has shut down its side. */
 export const pollDisconnect = 4;
 
 /**
@@ -78,19 +118,25 @@ export const pollDisconnect = 4;
 export interface Poll {
   /** Replace the set of events waited for (pollReadable | pollWritable | pollDisconnect). */
   start(events: number): void;
+  /** No more callbacks until start(). */
   stop(): void;
   /** Stops and releases the handle. May be called twice. */
   close(): void;
+  /** Keeps the loop running (the default). */
   ref(): void;
+  /** Does not keep the loop running. */
   unref(): void;
 }
 
+/** The system calls. */
 export interface NativeSockets {
+  /** Both ends are the caller's. */
   socketpair(kind: SocketKind): [OwnedFd, OwnedFd];
   /** Connects a UNIX socket. Paths over 107 octets are refused, not cut. A leading NUL means the abstract namespace. */
   unixConnect(path: string, kind: SocketKind): OwnedFd;
   /** Binds and listens. An existing path is an error (EADDRINUSE); unlinking is policy. */
   unixListen(options: UnixListenOptions): OwnedFd;
+  /** Binds and listens, with SO_REUSEADDR. */
   tcpListen(options: TcpListenOptions): OwnedFd;
   /** Raw accept4: a descriptor from which nothing has been read; null when nobody is waiting (EAGAIN). */
   accept(fd: BorrowedFd): OwnedFd | null;
@@ -102,6 +148,7 @@ export interface NativeSockets {
    * errno -EMFILE or -ENFILE when they could not be installed here. maxOctets is 1 to 2^24, maxFds 0 to 253. Never blocks.
    */
   receive(fd: BorrowedFd, maxOctets: number, maxFds: number): Received | null;
+  /** Of a connected UNIX socket. */
   peerCredentials(fd: BorrowedFd): PeerCredentials;
   /** Throws FD_KIND when fd is no socket. */
   socketInfo(fd: BorrowedFd): SocketInfo;

@@ -1,7 +1,7 @@
 /** The pool as an application sees it. */
 import { EventEmitter } from 'node:events';
 import type net from 'node:net';
-import { closeAll } from './channel.js';
+import { closeAll } from './inlet.js';
 import type { Reply } from './channel.js';
 import { connectThrough } from './connect.js';
 import type { ConnectOptions } from './connect.js';
@@ -25,7 +25,10 @@ export interface PoolEvents {
   /** The pool is back. */
   reconnected: [];
   /** The pool goes down: nothing new is accepted, sessions may finish within deadlineMs. */
-  drain: [{ /** Milliseconds from now. */ readonly deadlineMs: number }];
+  drain: [{
+    /** Milliseconds from now. */
+    readonly deadlineMs: number;
+  }];
 }
 
 /** Requests that carry no descriptors in their replies and need no state in the library. */

@@ -1,6 +1,6 @@
 /** Protecting a socket that is connected already. */
 import type net from 'node:net';
-import { closeAll } from './channel.js';
+import { closeAll } from './inlet.js';
 import type { Channel } from './channel.js';
 import { borrowedFd, stopReading } from './handle.js';
 import type { Link } from './link.js';

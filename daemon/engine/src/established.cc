@@ -17,6 +17,7 @@ namespace {
 
 // How long a session ticket may wait for data to travel with.
 constexpr uint64_t ticket_wait_ms = 20;
+constexpr uint64_t descriptor_wait_ms = 100;
 
 std::string der_of(X509* certificate) {
   unsigned char* data = nullptr;
@@ -41,9 +42,18 @@ void Session::establish() {
     if (!connect_backend(problem)) return fail("BACKEND_FAILED", problem);
     return;
   } else if (!make_plain_side(application_end, problem)) {
-    return fail("SYSTEM", problem);
+    return wait_for_descriptors(problem);
   }
   open_plain(std::move(application_end));
+}
+
+// Out of descriptors: the peer is connected and authenticated, so it waits for some to be given back, as those in the
+// kernel's queue do, for as long as a handshake may last.
+void Session::wait_for_descriptors(const std::string& problem) {
+  if (plain_wait_until_ms_ == 0) plain_wait_until_ms_ = worker_.now_ms() + start_->handshake_ms;
+  if (worker_.now_ms() >= plain_wait_until_ms_) return fail("SYSTEM", problem);
+  worker_.rest_accepting();
+  worker_.timers().set(timer_.node, worker_.now_ms(), descriptor_wait_ms);
 }
 
 bool Session::make_plain_side(UniqueFd& application_end, std::string& problem) {

@@ -67,7 +67,9 @@ void on_info(const SSL* ssl, int where, int value) {
   if ((where & SSL_CB_ALERT) == 0) return;
   Session* session = Session::of(ssl);
   const int description = value & 0xff;
-  if (session != nullptr && description != SSL_AD_CLOSE_NOTIFY) session->note_alert((where & SSL_CB_READ) != 0, description);
+  // TLS 1.3 ignores the level: all but these two are fatal (RFC 8446 section 6). In TLS 1.2 a warning changes nothing.
+  const bool fatal = value >> 8 == SSL3_AL_FATAL || (SSL_version(ssl) == TLS1_3_VERSION && description != SSL_AD_USER_CANCELLED);
+  if (session != nullptr && fatal && description != SSL_AD_CLOSE_NOTIFY) session->note_alert((where & SSL_CB_READ) != 0, description);
 }
 
 int64_t expiry_of(const X509* certificate) {
@@ -153,7 +155,7 @@ bool Session::begin_client() {
 
 // The identity's own mode is a floor: a listener may raise it, never lower it.
 bool Session::apply_context(ContextRef chosen) {
-  context_ = std::move(chosen);
+  context_.swap(chosen);  // the context that the SSL was made from lives until adopt() has looked at it
   const ClientAuth floor = context_->client_auth();
   const ClientAuth mode = std::max(floor, negotiation_->client_auth.value_or(ClientAuth::none));
   const bool reject = negotiation_->reject_unauthorized || floor == ClientAuth::require;
@@ -168,12 +170,18 @@ bool Session::apply_context(ContextRef chosen) {
 
 int Session::on_client_hello(int* alert) {
   if (!start_) return SSL_CLIENT_HELLO_ERROR;  // cannot happen: renegotiation is refused
-  std::string& name = start_->servername;
-  name.clear();
+  std::string name;
   if (const int fault = read_servername(ssl_.get(), name); fault != 0) {
     *alert = fault;
     return SSL_CLIENT_HELLO_ERROR;
   }
+  // RFC 8446 section 4.1.2: the ClientHello after a HelloRetryRequest names the same server. Else the owner would be asked
+  // about one name, and another one served. OpenSSL does not compare them.
+  if (std::exchange(hello_seen_, true) && name != start_->servername) {
+    *alert = SSL_AD_ILLEGAL_PARAMETER;
+    return SSL_CLIENT_HELLO_ERROR;
+  }
+  start_->servername = name;
   if (phase_ == Phase::handshake && negotiation_->ask && selector_ && !start_->context) {
     // OpenSSL calls again when the handshake goes on; decide() has set the selector by then.
     phase_ = Phase::asking;
@@ -235,6 +243,8 @@ void Session::decide(SelectorRef selector, UniqueFd plainfd) {
 }
 
 void Session::drive_handshake() {
+  if (phase_ != Phase::handshake) return;
+  if (!to_crypt_.empty()) flush_crypt();
   if (phase_ != Phase::handshake) return;
   for (;;) {
     ERR_clear_error();

@@ -75,6 +75,7 @@ void Session::leave_handshake(bool succeeded) {
 
 void Session::on_deadline() {
   if (phase_ == Phase::lingering) return end();
+  if (plain_wait_until_ms_ != 0 && phase_ == Phase::handshake) return pump();
   if (in_handshake()) return fail("HANDSHAKE_TIMEOUT", "the handshake did not finish before its deadline");
   if (!deferred_.empty() && !breaking_ && !ending_) return send_tickets();
   // A closing session whose other side takes nothing.
@@ -142,6 +143,10 @@ void Session::end() {
   phase_ = Phase::ended;
   // What OpenSSL wrote and nobody sent must not be sent by the next session of this worker.
   worker_.output().used = 0;
+  // Whoever passed a descriptor may keep a copy: the watch then outlives close(2), and would lead to a freed session.
+  // Sockets that were accepted here have no copies.
+  if (crypt_ && listener_ == 0) worker_.unwatch(crypt_.get());
+  if (plain_) worker_.unwatch(plain_.get());
   crypt_.reset();
   plain_.reset();
   ssl_.reset();

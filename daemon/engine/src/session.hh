@@ -112,6 +112,7 @@ class Session {
   // established.cc
   void establish();
   bool make_plain_side(UniqueFd& application_end, std::string& problem);
+  void wait_for_descriptors(const std::string& problem);
   bool connect_backend(std::string& problem);
   void backend_connected();
   void open_plain(UniqueFd application_end);
@@ -170,6 +171,7 @@ class Session {
   uint32_t last_turn_in_ = 0, last_turn_out_ = 0;
   uint32_t since_idle_ = 0;  // octets sent since the last pause, for the record size
   uint64_t last_sent_ms_ = 0;
+  uint64_t plain_wait_until_ms_ = 0;  // handshake done, no descriptors for the plain side yet
   int64_t peer_expiry_ = 0;  // when the client's chain expires; 0: no client certificate
   const ListenerId listener_;
   int16_t alert_received_ = -1, alert_sent_ = -1;
@@ -187,6 +189,7 @@ class Session {
   bool plain_shut_ = false;    // we said that nothing more goes there
   bool breaking_ = false;      // finish() once to_plain_ is flushed
   bool ending_ = false;        // the plain side ends where it has nothing more right now
+  bool hello_seen_ = false;    // its name was decided upon
   bool counted_handshake_ = true;
 };
 

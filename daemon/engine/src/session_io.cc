@@ -48,6 +48,8 @@ void Session::pump() {
     bool progress = crypt_to_plain();
     if (phase_ == Phase::open) progress = plain_to_crypt() || progress;
     if (phase_ != Phase::open) continue;
+    // The peer stopped reading before the application left: flush_output() did not know yet that somebody has to end this.
+    if (plain_gone_ && !to_crypt_.empty() && !timer_.node.armed()) worker_.timers().set(timer_.node, worker_.now_ms(), stalled_ms);
     if (plain_gone_ && plain_eof_) maybe_finish();
     if (!progress) return;
   }
@@ -70,7 +72,7 @@ Session::Received Session::receive_crypt(size_t most) {
   }
   if (!crypt_in_) return Received::nothing;
   uint8_t* buffer = worker_.cipher_scratch();
-  const ssize_t n = recv(crypt_.get(), buffer, most, 0);
+  const ssize_t n = recv(crypt_.get(), buffer, most, MSG_DONTWAIT);
   if (n > 0) {
     io_.input = {buffer, static_cast<size_t>(n)};
     if (static_cast<size_t>(n) < most && !crypt_hup_) crypt_in_ = false;
@@ -178,7 +180,15 @@ bool Session::plain_to_crypt() {
   if (!to_crypt_.empty() && !flush_crypt()) return false;
   if (plain_eof_ || !plain_in_) return false;
   const size_t most = plain_packets_ ? Worker::max_turn_octets : turn_octets(true, last_turn_out_);
-  const ssize_t n = recv(plain_.get(), worker_.plain_scratch(), most, 0);
+  // MSG_TRUNC: a packet that does not fit is told with its true length.
+  const ssize_t n = recv(plain_.get(), worker_.plain_scratch(), most, plain_packets_ ? MSG_DONTWAIT | MSG_TRUNC : MSG_DONTWAIT);
+  if (plain_packets_ && n > static_cast<ssize_t>(most)) {
+    crypt_gone_ = true;
+    finish(ClosedHow::error, "the application wrote a packet of more than 256 KiB");
+    return false;
+  }
+  // An empty packet looks like the end of the stream; only one of them comes with a hang-up.
+  if (n == 0 && plain_packets_ && (!plain_hup_ || recv(plain_.get(), nullptr, 0, MSG_DONTWAIT | MSG_PEEK | MSG_TRUNC) > 0)) return true;
   if (n > 0) {
     last_turn_out_ = static_cast<uint32_t>(n);
     if (static_cast<size_t>(n) < most && !plain_hup_ && !plain_packets_ && !ending_) plain_in_ = false;
@@ -231,7 +241,7 @@ bool Session::write_plain(const uint8_t* data, size_t length) {
   while (at < length && to_plain_.empty()) {
     // A packet socket keeps boundaries and takes all or nothing: a record's worth at a time.
     const size_t piece = plain_packets_ ? std::min(length - at, record_octets) : length - at;
-    const ssize_t n = send(plain_.get(), data + at, piece, MSG_NOSIGNAL);
+    const ssize_t n = send(plain_.get(), data + at, piece, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n >= 0) {
       at += static_cast<size_t>(n);
       if (static_cast<size_t>(n) == piece) continue;
@@ -289,7 +299,7 @@ bool Session::flush_output() {
   size_t at = 0;
   const size_t used = std::exchange(output.used, 0);
   while (at < used && to_crypt_.empty()) {
-    const ssize_t n = send(crypt_.get(), output.octets.data() + at, used - at, MSG_NOSIGNAL);
+    const ssize_t n = send(crypt_.get(), output.octets.data() + at, used - at, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n >= 0) {
       at += static_cast<size_t>(n);
       if (at == used) break;
@@ -315,16 +325,19 @@ bool Session::flush_output() {
 
 bool Session::flush_crypt() {
   while (to_crypt_sent_ < to_crypt_.size()) {
-    const ssize_t n = send(crypt_.get(), to_crypt_.data() + to_crypt_sent_, to_crypt_.size() - to_crypt_sent_, MSG_NOSIGNAL);
+    const ssize_t n = send(crypt_.get(), to_crypt_.data() + to_crypt_sent_, to_crypt_.size() - to_crypt_sent_, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && (errno == EAGAIN || errno == ENOBUFS)) return false;
     if (n < 0) {
       crypt_gone_ = true;
       if (phase_ == Phase::open) finish(tx_closing_ && plain_gone_ ? ClosedHow::closed : ClosedHow::reset, "the peer closed the connection");
+      else if (in_handshake()) fail("PEER_CLOSED", "the connection broke during the handshake");
       else end();
       return false;
     }
     to_crypt_sent_ += static_cast<size_t>(n);
+    // A slow reader is not a stalled one.
+    if (phase_ == Phase::open && plain_gone_ && closing_how_ == ClosedHow::closed) worker_.timers().set(timer_.node, worker_.now_ms(), stalled_ms);
   }
   to_crypt_ = {};
   to_crypt_sent_ = 0;
@@ -382,7 +395,7 @@ void Session::drain_lingering() {
     ssl_.reset();
   }
   for (int turn = 0; turn < turns_per_pump; ++turn) {
-    const ssize_t n = recv(crypt_.get(), worker_.cipher_scratch(), Worker::max_turn_octets, 0);
+    const ssize_t n = recv(crypt_.get(), worker_.cipher_scratch(), Worker::max_turn_octets, MSG_DONTWAIT);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0) return end();

@@ -241,8 +241,12 @@ void Worker::update_accepting() {
   }
 }
 
+void Worker::rest_accepting() { accept_again_ms_ = now_ms_ + accept_pause_ms; }
+
 void Worker::accept_from(Listener& listener) {
   if (!listeners_.contains(listener.id())) return;
+  // The client that handed the socket over may have a copy, share the mode with us, and have cleared it.
+  if (!set_nonblocking(listener.fd())) return;
   for (int i = 0; i < accepts_per_wake; ++i) {
     if (listener.paused.load(std::memory_order_relaxed) || shared_.full()) return;
     sockaddr_storage address{};
@@ -251,7 +255,7 @@ void Worker::accept_from(Listener& listener) {
     if (!fd) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       // No descriptors or no memory: the connection stays in the kernel's queue until some are given back.
-      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) accept_again_ms_ = now_ms_ + accept_pause_ms;
+      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) rest_accepting();
       else if (errno != EAGAIN && !listener.failed.exchange(true))
         emit(ListenerEvent{listener.id(), "SYSTEM", std::string("accept failed: ") + strerror(errno)});
       return;

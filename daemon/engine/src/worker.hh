@@ -90,6 +90,8 @@ class Worker {
   Output& output() { return output_; }
   uint8_t* cipher_scratch() { return cipher_scratch_.get(); }
   uint8_t* plain_scratch() { return plain_scratch_.get(); }
+  // Out of descriptors: leave connections in the kernel's queue for a moment.
+  void rest_accepting();
   // Moves held octets to where they live until the next call.
   void lend(std::vector<uint8_t>& held, Input& input);
 

@@ -147,6 +147,7 @@ export function encodeMessage(message: Message, maxOctets = defaultMaxMessageOct
 
 /** What could be read of the envelope of a packet. All of it is the sender's claim. */
 export interface PeekedEnvelope {
+  /** Absent when it is none of the six. */
   readonly type?: MessageType;
   /** At most 64 octets, so that it fits into an error reply. Not escaped. */
   readonly op?: string;

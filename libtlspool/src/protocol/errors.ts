@@ -1,11 +1,9 @@
-/**
- * Every error the project raises on purpose: code -> {kind, text}. The kind says what the caller can do about it.
- */
 
 /** usage: fix the call. protocol: the other end broke the rules. policy: not permitted. closed: start again.
  *  timeout: it took too long. system: the host refused (errno). bug: report it. */
 export type ErrorKind = 'usage' | 'protocol' | 'policy' | 'closed' | 'timeout' | 'system' | 'bug';
 
+/** Every error the project raises on purpose: code -> {kind, text}. The kind says what the caller can do about it. */
 export const errorTable = {
   BAD_MESSAGE: { kind: 'protocol', text: 'the message is not as the message table says' },
   MESSAGE_TOO_LARGE: { kind: 'protocol', text: 'the message is larger than the limit' },
@@ -49,27 +47,39 @@ export const errorTable = {
   INTERNAL: { kind: 'bug', text: 'an internal error; please report it' },
 } as const satisfies Record<string, { kind: ErrorKind; text: string }>;
 
+/** The codes of the table. */
 export type ErrorCode = keyof typeof errorTable;
 
+/** What an error says beyond its code. */
 export interface TlsPoolErrorDetails {
   /** What was seen and what to do about it; the table's text where absent. Never a secret. */
   readonly text?: string;
   /** Path of the offending field, such as `body.alpn[2]`. */
   readonly field?: string;
+  /** The error behind this one. */
   readonly cause?: unknown;
+  /** Of a system call that failed: negative, as in libuv. */
   readonly errno?: number;
+  /** Name of that system call. */
   readonly syscall?: string;
 }
 
 /** The only error class that this project throws across a public interface. */
 export class TlsPoolError extends Error {
+  /** The same for all: look at `code`. */
   override readonly name = 'TlsPoolError';
+  /** Which error it is. */
   readonly code: ErrorCode;
+  /** What can be done about it. */
   readonly kind: ErrorKind;
+  /** Path of the offending field, such as `body.alpn[2]`. */
   readonly field?: string;
+  /** Of a system call that failed: negative, as in libuv. */
   readonly errno?: number;
+  /** Name of that system call. */
   readonly syscall?: string;
 
+  /** The text is that of the table, unless `details` has a better one. */
   constructor(code: ErrorCode, details: TlsPoolErrorDetails = {}) {
     super(details.text ?? errorTable[code].text, details.cause === undefined ? undefined : { cause: details.cause });
     this.code = code;

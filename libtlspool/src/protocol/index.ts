@@ -1,4 +1,8 @@
-/** The pool protocol: the message table, its vocabulary, the errors, and the codec. docs/protocol.md is the specification. */
+/**
+ * The pool protocol: the message table, its vocabulary, the errors, and the codec. docs/protocol.md is the specification.
+ *
+ * @packageDocumentation
+ */
 export * from './schema.js';
 export * from './messages.js';
 export * from './errors.js';

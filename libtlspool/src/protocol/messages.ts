@@ -12,6 +12,7 @@
 import { bin, bool, list, map, optional, secret, text, uint, word } from './schema.js';
 import type { MapShape, ValueOf } from './schema.js';
 
+/** The version of the protocol that this package speaks. */
 export const protocolVersion = 1;
 /** Octets in a control key. */
 export const ctlkeyOctets = 16;
@@ -284,19 +285,32 @@ export const events = {
 /** The body of `error`, in either direction. */
 export const errorBody = map({ code: text(64), text: text(2048), field: optional(text(256)) });
 
+/** Operations that a client asks for. */
 export type RequestOp = keyof typeof requests;
+/** Operations that the pool asks for. */
 export type CallbackOp = keyof typeof callbacks;
+/** Events that the pool sends. */
 export type EventOp = keyof typeof events;
 
+/** Body of a request. */
 export type RequestBody<Op extends RequestOp> = ValueOf<(typeof requests)[Op]['request']['body']>;
+/** Body of the reply to a request. */
 export type ReplyBody<Op extends RequestOp> = ValueOf<(typeof requests)[Op]['reply']['body']>;
+/** Body of a callback. */
 export type CallbackBody<Op extends CallbackOp> = ValueOf<(typeof callbacks)[Op]['callback']['body']>;
+/** Body of the answer to a callback. */
 export type AnswerBody<Op extends CallbackOp> = ValueOf<(typeof callbacks)[Op]['answer']['body']>;
+/** Body of an event. */
 export type EventBody<Op extends EventOp> = ValueOf<(typeof events)[Op]['body']>;
+/** Body of an error, in either direction. */
 export type ErrorBody = ValueOf<typeof errorBody>;
+/** What is known of an established session. Certificates are DER. */
 export type SessionInfo = ValueOf<typeof sessionInfo>;
+/** Where a socket is bound or connected. For `unix`, address is the path (empty: unnamed) and port 0. */
 export type Endpoint = ValueOf<typeof endpoint>;
+/** A plain-text service that the pool connects to: `path`, or `host` and `port`. */
 export type Backend = ValueOf<typeof backend>;
+/** Client certificates: not asked for, asked for, required. */
 export type ClientAuth = ValueOf<typeof clientAuth>;
 
 /** One decoded message, of any type. */
@@ -308,5 +322,7 @@ export type Message =
   | { [Op in EventOp]: { readonly type: 'event'; readonly op: Op; readonly body: EventBody<Op> } }[EventOp]
   | { readonly type: 'error'; readonly op: string; readonly id: number; readonly body: ErrorBody };
 
+/** The six types of messages. */
 export type MessageType = Message['type'];
+/** A map of whatever fields. */
 export type AnyMap = MapShape;

@@ -9,6 +9,7 @@ export type Direction = 'toPool' | 'toClient';
 
 /** One kind of message. */
 export interface MessageSpec {
+  /** Shape of its body. */
   readonly body: AnyMap;
   /** Names of the descriptors, in order; one that ends in `?` may be absent. */
   readonly fds: readonly string[];
@@ -50,12 +51,20 @@ export function messageSpec(type: MessageType, op: string): MessageSpec {
   return spec;
 }
 
+/** The error for an op that is not in the table; the op is escaped. */
 export function unknownOp(type: MessageType, op: string): TlsPoolError {
   return new TlsPoolError('UNKNOWN_OP', { text: `there is no ${type} "${escapeText(op)}" in this version of the protocol`, field: 'op' });
 }
 
 /** How many descriptors ride along with a message: at least `min`, at most `max`, in the order of `names` (without the `?`). */
-export interface FdRange { readonly min: number; readonly max: number; readonly names: readonly string[] }
+export interface FdRange {
+  /** Fewest. */
+  readonly min: number;
+  /** Most. */
+  readonly max: number;
+  /** Without the `?`. */
+  readonly names: readonly string[];
+}
 
 /** Throws TlsPoolError UNKNOWN_OP. */
 export function fdRange(type: MessageType, op: string): FdRange {
