@@ -18,12 +18,6 @@ void set_text(napi_env env, napi_value object, const char* key, std::string_view
 
 void set_number(napi_env env, napi_value object, const char* key, double number) { set(env, object, key, make_number(env, number)); }
 
-void set_flag(napi_env env, napi_value object, const char* key, bool flag) {
-  napi_value value = nullptr;
-  napi_get_boolean(env, flag, &value);
-  set(env, object, key, value);
-}
-
 void set_unless_empty(napi_env env, napi_value object, const char* key, std::string_view text) {
   if (!text.empty()) set_text(env, object, key, text);
 }
@@ -45,7 +39,8 @@ napi_value list_of(napi_env env, const Items& items, Make make) {
   return array;
 }
 
-napi_value to_js(napi_env env, HelloEvent& event) {
+napi_value to_js(EventMaker& maker, HelloEvent& event) {
+  const napi_env env = maker.env();
   const napi_value object = object_of(env, "hello");
   set_ids(env, object, event.session, event.listener);
   set_unless_empty(env, object, "servername", event.servername);
@@ -54,30 +49,41 @@ napi_value to_js(napi_env env, HelloEvent& event) {
   return object;
 }
 
-napi_value to_js(napi_env env, EstablishedEvent& event) {
-  const napi_value object = object_of(env, "established");
-  set_ids(env, object, event.session, event.listener);
-  set_number(env, object, "plainfd", event.plainfd.release());
-  set_text(env, object, "role", event.server ? "server" : "client");
-  set_text(env, object, "protocol", event.tls13 ? "TLSv1.3" : "TLSv1.2");
-  set_text(env, object, "cipher", event.cipher);
-  set_text(env, object, "cipherName", event.cipher_name);
-  set_unless_empty(env, object, "group", event.group);
-  set_unless_empty(env, object, "alpn", event.alpn);
-  set_unless_empty(env, object, "servername", event.servername);
-  set_text(env, object, "localid", *event.localid);
-  set_number(env, object, "revision", event.revision);
-  set_flag(env, object, "resumed", event.resumed);
-  set_flag(env, object, "authorized", event.authorized);
-  if (event.authorization_error != nullptr) set_text(env, object, "authorizationError", event.authorization_error);
-  set(env, object, "peerCertificates", list_of(env, event.peer_certificates, [](napi_env e, const std::string& der) { return make_buffer(e, der); }));
-  if (event.local_certificate) set(env, object, "localCertificate", make_buffer(env, *event.local_certificate));
-  set_endpoint(env, object, "remote", event.remote);
-  set_endpoint(env, object, "local", event.local);
-  return object;
+napi_value or_undefined(napi_env env, napi_value value) {
+  if (value == nullptr) napi_get_undefined(env, &value);
+  return value;
 }
 
-napi_value to_js(napi_env env, FailedEvent& event) {
+napi_value to_js(EventMaker& maker, EstablishedEvent& event) {
+  const napi_env env = maker.env();
+  const auto make_der = [](napi_env e, const std::string& der) { return make_buffer(e, der); };
+  const auto endpoint = [&](const Endpoint& end) { return or_undefined(env, end.family == Endpoint::Family::none ? nullptr : maker.endpoint(end)); };
+  const napi_value arguments[] = {
+      make_number(env, static_cast<double>(event.session)),
+      make_number(env, event.listener),
+      make_number(env, event.plainfd.release()),
+      maker.flag(event.server),
+      maker.flag(event.tls13),
+      maker.word(event.cipher),
+      maker.word(event.cipher_name),
+      maker.word_unless_empty(event.group),
+      maker.word_unless_empty(event.alpn),
+      maker.word_unless_empty(event.servername),
+      maker.word(*event.localid),
+      make_number(env, event.revision),
+      maker.flag(event.resumed),
+      maker.flag(event.authorized),
+      maker.word_unless_empty(event.authorization_error == nullptr ? "" : event.authorization_error),
+      list_of(env, event.peer_certificates, make_der),
+      or_undefined(env, event.local_certificate ? maker.certificate(event.local_certificate) : nullptr),
+      endpoint(event.remote),
+      endpoint(event.local),
+  };
+  return maker.make(EventMaker::established, arguments, sizeof arguments / sizeof arguments[0]);
+}
+
+napi_value to_js(EventMaker& maker, FailedEvent& event) {
+  const napi_env env = maker.env();
   const napi_value object = object_of(env, "failed");
   set_ids(env, object, event.session, event.listener);
   set_text(env, object, "code", event.code);
@@ -88,16 +94,18 @@ napi_value to_js(napi_env env, FailedEvent& event) {
   return object;
 }
 
-napi_value to_js(napi_env env, ClosedEvent& event) {
-  const napi_value object = object_of(env, "closed");
-  set_number(env, object, "session", static_cast<double>(event.session));
-  set_number(env, object, "plainfd", event.plainfd.release());
-  set_text(env, object, "how", closed_names[static_cast<size_t>(event.how)]);
-  if (event.alert >= 0) set_number(env, object, "alert", event.alert);
-  set_unless_empty(env, object, "detail", event.detail);
-  set_number(env, object, "octetsReceived", static_cast<double>(event.received));
-  set_number(env, object, "octetsSent", static_cast<double>(event.sent));
-  return object;
+napi_value to_js(EventMaker& maker, ClosedEvent& event) {
+  const napi_env env = maker.env();
+  const napi_value arguments[] = {
+      make_number(env, static_cast<double>(event.session)),
+      make_number(env, event.plainfd.release()),
+      maker.word(closed_names[static_cast<size_t>(event.how)]),
+      or_undefined(env, event.alert >= 0 ? make_number(env, event.alert) : nullptr),
+      or_undefined(env, event.detail.empty() ? nullptr : make_text(env, event.detail)),
+      make_number(env, static_cast<double>(event.received)),
+      make_number(env, static_cast<double>(event.sent)),
+  };
+  return maker.make(EventMaker::closed, arguments, sizeof arguments / sizeof arguments[0]);
 }
 
 napi_value answer_of(napi_env env, uint32_t request) {
@@ -106,13 +114,15 @@ napi_value answer_of(napi_env env, uint32_t request) {
   return object;
 }
 
-napi_value to_js(napi_env env, OctetsAnswer& event) {
+napi_value to_js(EventMaker& maker, OctetsAnswer& event) {
+  const napi_env env = maker.env();
   const napi_value object = answer_of(env, event.request);
   set(env, object, "octets", make_buffer(env, event.octets));
   return object;
 }
 
-napi_value to_js(napi_env env, BindingsAnswer& event) {
+napi_value to_js(EventMaker& maker, BindingsAnswer& event) {
+  const napi_env env = maker.env();
   const napi_value object = answer_of(env, event.request);
   napi_value bindings = nullptr;
   napi_create_object(env, &bindings);
@@ -123,14 +133,16 @@ napi_value to_js(napi_env env, BindingsAnswer& event) {
   return object;
 }
 
-napi_value to_js(napi_env env, ErrorAnswer& event) {
+napi_value to_js(EventMaker& maker, ErrorAnswer& event) {
+  const napi_env env = maker.env();
   const napi_value object = answer_of(env, event.request);
   set_text(env, object, "code", event.code);
   set_text(env, object, "text", event.text);
   return object;
 }
 
-napi_value to_js(napi_env env, ListenerEvent& event) {
+napi_value to_js(EventMaker& maker, ListenerEvent& event) {
+  const napi_env env = maker.env();
   const napi_value object = object_of(env, "listener");
   set_number(env, object, "listener", event.listener);
   set_text(env, object, "code", event.code);
@@ -141,6 +153,7 @@ napi_value to_js(napi_env env, ListenerEvent& event) {
 }  // namespace
 
 bool EventQueue::open(napi_env env, napi_value callback) {
+  if (!maker_.open(env)) return false;
   const napi_value name = make_text(env, "tlspool.engine");
   return napi_create_threadsafe_function(env, callback, nullptr, name, 0, 1, nullptr, nullptr, this, deliver, &function_) == napi_ok;
 }
@@ -191,7 +204,7 @@ void EventQueue::deliver(napi_env env, napi_value callback, void* self, void*) {
   for (uint32_t i = 0; i < events.size(); ++i) {
     napi_handle_scope scope = nullptr;
     napi_open_handle_scope(env, &scope);
-    napi_set_element(env, list, i, std::visit([env](auto& event) { return to_js(env, event); }, events[i]));
+    napi_set_element(env, list, i, std::visit([queue](auto& event) { return to_js(queue->maker_, event); }, events[i]));
     napi_close_handle_scope(env, scope);
   }
   napi_get_undefined(env, &receiver);

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <vector>
 
+#include "event_maker.hh"
 #include "events.hh"
 
 namespace tlspool::js {
@@ -22,6 +23,7 @@ class EventQueue final : public EventSink {
  private:
   static void deliver(napi_env env, napi_value callback, void* self, void*);
 
+  EventMaker maker_;  // JavaScript's thread only
   std::mutex mutex_;
   std::vector<Event> waiting_;
   napi_threadsafe_function function_ = nullptr;
