@@ -100,7 +100,10 @@ export interface EngineOptions {
   readonly lingerMs: number;
   /** Records sent under one key before a KeyUpdate (RFC 8446 section 5.5); 2^24 unless tests lower it. */
   readonly keyUpdateRecords?: number;
-  /** Called on Node's loop with everything that happened since the last call. */
+  /**
+   * Called on Node's loop with everything that happened since the last call. What nobody waits for may come up to 10 ms late, unless something
+   * else comes before: `established` of sessions with a backend, `closed` with how `closed`, `failed` of a listener's handshakes.
+   */
   onEvents(events: readonly EngineEvent[]): void;
 }
 
@@ -179,13 +182,14 @@ export interface Engine {
   startTls(cryptfd: OwnedFd, plainfd: OwnedFd | -1, spec: ServerSpec | ClientSpec): number;
   /** Answer to a `hello` event. plainfd -1 for none; it is owned by the engine afterwards. Unknown sessions are ignored (it may have timed out) and plainfd is closed. */
   decide(session: number, decision: { readonly refuse: true } | { readonly selector: Selector }, plainfd: OwnedFd | -1): void;
-  /** Orderly (flush, close_notify, linger) or at once. Unknown sessions are ignored. */
+  /**
+   * Orderly (flush, close_notify, linger) or at once; a `closed` event follows. A session in its handshake is ended at once, whatever `how`, and
+   * yields `failed` with ABORTED instead. Unknown sessions are ignored.
+   */
   close(session: number, how: 'orderly' | 'abort' | 'revoked' | 'drained'): void;
   /** Answered by an `answer` event with this request number. */
   exporter(session: number, request: number, label: string, context: Buffer | null, length: number): void;
   bindings(session: number, request: number): void;
-  /** Plain-text octets of a session so far; null for an unknown one. Absent in an engine that does not count them while a session runs. */
-  traffic?(session: number): { readonly octetsReceived: number; readonly octetsSent: number } | null;
   counters(): EngineCounters;
   /** Closes everything and joins the threads; no event follows. May be called twice. */
   stop(): void;

@@ -67,7 +67,7 @@ async function serve(addon: EngineAddon, config: Config, overrides: Overrides, c
     reloader.stop();
     front.close('now');
     engine.stop();
-    log.close();
+    await log.close();
   }
 }
 

@@ -12,8 +12,8 @@ import socket
 import threading
 import msgpack
 
-MAX_OCTETS = 65_536
-MAX_FDS = 4
+MAX_OCTETS = 131_072  # no pool sends more in one packet
+MAX_FDS = 32
 
 
 class PoolError(Exception):
@@ -47,11 +47,11 @@ class Pool:
     def __init__(self, path=None):
         self.socket = connect(path)
         self.last_id = 0
-        self.waiting = []
+        self.waiting = []  # what came and was not asked for yet
         self.request("hello", {"versions": [1], "client": "python-example/1"})
 
     def _receive(self):
-        """One message and its descriptors, which are the caller's to close."""
+        """The messages of one packet, each with its descriptors, which are the caller's to close."""
         packet, fds, flags, _ = socket.recv_fds(self.socket, MAX_OCTETS, MAX_FDS)
         for fd in fds:
             os.set_inheritable(fd, False)
@@ -59,7 +59,13 @@ class Pool:
             for fd in fds:
                 os.close(fd)
             raise ConnectionError("the connection to the pool is gone")
-        return msgpack.unpackb(packet), fds
+        unpacker = msgpack.Unpacker(max_buffer_size=MAX_OCTETS)
+        unpacker.feed(packet)
+        messages = list(unpacker)
+        if len(messages) == 1:
+            return [(messages[0], fds)]
+        # `connection` and `closed` events may share a packet: the descriptors are those of the connections, in order.
+        return [(message, [fds.pop(0)] if message["op"] == "connection" else []) for message in messages]
 
     def request(self, op, body, fds=()):
         """Sends a request and returns the body of its reply and the descriptors that came with it. `fds` stay the caller's."""
@@ -67,16 +73,19 @@ class Pool:
         packet = msgpack.packb({"type": "request", "op": op, "id": self.last_id, "body": body}, use_bin_type=True)
         socket.send_fds(self.socket, [packet], fds)
         while True:
-            message, received = self._receive()
+            messages = self._receive()
+            message, received = messages[0]
             if message["type"] in ("reply", "error") and message["id"] == self.last_id:
                 if message["type"] == "error":
                     raise PoolError(message["body"])
                 return message["body"], received
-            self.waiting.append((message, received))
+            self.waiting += messages
 
     def next(self):
         """The next event or callback, with its descriptors."""
-        return self.waiting.pop(0) if self.waiting else self._receive()
+        if not self.waiting:
+            self.waiting = self._receive()
+        return self.waiting.pop(0)
 
 
 def serve(plain, info):

@@ -35,10 +35,28 @@ interface RequestOptions {
   readonly checkServerIdentity?: unknown;
 }
 
+/** The request that http is busy with on a connection, and its answer. Not in the types of Node, but as old as its Agent. */
+interface HttpSocket { readonly _httpMessage?: { readonly res?: http.IncomingMessage | null } | null }
+
+/**
+ * An answer without a length ends with its connection (RFC 9112 section 6.3). When the connection fails, http tells the *request* so, and then
+ * takes what it has of the answer for all of it: `end`, and complete is true. Code that looks at the answer alone would take a
+ * truncated stream for a whole one. So the answer fails first, and stays incomplete.
+ */
+function failAnswerFirst(socket: Duplex): void {
+  socket.prependListener('error', (error: Error) => {
+    const answer = (socket as HttpSocket)._httpMessage?.res;
+    if (answer === undefined || answer === null || answer.complete) return;
+    Object.defineProperty(answer, 'complete', { configurable: true, enumerable: true, get: () => false, set: () => undefined });
+    answer.destroy(error);
+  });
+}
+
 /**
  * An http.Agent for `https:` whose connections the pool protects: `https.request(url, {agent})`, or http.request() with an https: URL.
  * `localid` and `rejectUnauthorized` may be given per request; connections are kept alive per identity. A request
- * with options that carry keys, trust or its own check of the server fails with BAD_ARGUMENT; errors of the connection reach the request.
+ * with options that carry keys, trust or its own check of the server fails with BAD_ARGUMENT; errors of the connection reach the request, and
+ * the answer when it is under way: one that was cut off emits `aborted` and `error`, never `end`.
  */
 export class Agent extends http.Agent {
   readonly #options: AgentOptions;
@@ -64,7 +82,7 @@ export class Agent extends http.Agent {
   override createConnection(options: http.ClientRequestArgs, callback?: (error: Error | null, stream: Duplex) => void): Duplex | null | undefined {
     const settle = callback as ((error: Error | null, stream?: Duplex) => void) | undefined;
     this.#connect(options as RequestOptions).then(
-      (socket) => settle?.(null, socket),
+      (socket) => { failAnswerFirst(socket); settle?.(null, socket); },
       (error: unknown) => settle?.(error instanceof Error ? error : new Error(String(error))),
     );
     return undefined;

@@ -93,6 +93,7 @@ export class Channel {
 
   /** What `hello` said. */
   set maxMessageOctets(octets: number) { this.#inlet.maxOctets = octets; }
+  get maxMessageOctets(): number { return this.#inlet.maxOctets; }
 
   ref(): void { this.#held = true; this.#poll.ref(); }
   unref(): void { this.#held = false; this.#releaseLoop(); }
@@ -168,7 +169,7 @@ export class Channel {
     if (this.#lost !== undefined) throw this.#lost;
     const id = this.#nextId;
     this.#nextId = id === 0xffff_ffff ? 1 : id + 1;
-    this.#transmit(encodeMessage({ type: 'request', op, id, body } as unknown as Message), fds);
+    this.#transmit(encodeMessage({ type: 'request', op, id, body } as unknown as Message, this.maxMessageOctets), fds);
     return id;
   }
 
@@ -302,7 +303,7 @@ export class Channel {
       case 'callback': {
         const { op, id } = message;
         this.#owner.servername(message.body, (body) => {
-          if (this.#lost === undefined) this.#transmit(encodeMessage({ type: 'answer', op, id, body }), []);
+          if (this.#lost === undefined) this.#transmit(encodeMessage({ type: 'answer', op, id, body }, this.maxMessageOctets), []);
         });
         return;
       }

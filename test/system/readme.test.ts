@@ -56,7 +56,9 @@ describe('README.md', () => {
   });
 
   it('the accept loop answers openssl s_client', async () => {
-    const code = block('accept').replace('for await (const socket of await listen({ port: 8443, ', 'const listener = await listen({ port: 0, ').replace(' })) {', ' });\nconsole.log(`listening on port ${listener.address().port}`);\nfor await (const socket of listener) {');
+    // A free port instead, and a word when it listens.
+    const code = block('accept').replace('for await (const socket of await listen({ port: 8443, ', 'const listener = await listen({ port: 0, ')
+      .replace(' })) {', ' });\nconsole.log("listening on port", listener.address().port);\nfor await (const socket of listener) {');
     const server = start('accept', code);
     const [, port] = await server.output(/listening on port (\d+)/u);
     const target: Target = { port: Number(port), caFile: pool.caFile };

@@ -156,10 +156,10 @@ describe('listeners', () => {
     assert.equal(bench.front.listeners.size, 0);
   });
 
-  it('a connection that cannot be described in one message is ended, and its descriptor closed', async () => {
+  it('a connection whose peer\'s leaf does not fit into a message is ended, and its descriptor closed', async () => {
     const client = await bench.client();
     const listener = await listen(client);
-    bench.emit(established(1, { listener, plainfd: bench.plainPair(), peerCertificates: Array.from({ length: 4 }, () => Buffer.alloc(20_000)) }));
+    bench.emit(established(1, { listener, plainfd: bench.plainPair(), peerCertificates: [Buffer.alloc(32_769)] }));
     assert.deepEqual(bench.engine.last('close'), ['close', 1, 'abort']);
     bench.emit(closed(1));
     assert.equal(bench.front.sessions.size, 0);
@@ -261,8 +261,15 @@ describe('servername callbacks', () => {
     await answer(id, {});
   });
 
-  it('a name that does not fit into the message is refused without asking', () => {
-    bench.emit({ kind: 'hello', session: 1, listener, servername: 'a\0b', alpn: [] });
+  it('names of the peer that no message can carry are asked about in a form that is no valid name', async () => {
+    bench.emit({ kind: 'hello', session: 1, listener, servername: '\ufeffa\0b', alpn: ['\ud800', `h2${'\ufffd'.repeat(253)}`, 'h2'] });
+    const { body } = await client.next();
+    assert.deepEqual([body['servername'], body['alpn']], ['\ufffda\ufffdb', ['\ufffd', `h2${'\ufffd'.repeat(84)}`, 'h2']]);
+    assert.equal(bench.engine.named('decide').length, 0);
+  });
+
+  it('a question that does not fit into a message is not asked, and the name refused', () => {
+    bench.emit({ kind: 'hello', session: 1, listener, alpn: [], remote: { family: 'IPv4', address: 'x', port: 65_536 } });
     assert.deepEqual(bench.engine.last('decide'), ['decide', 1, { refuse: true }, -1]);
   });
 

@@ -119,7 +119,7 @@ describe('configuration', () => {
       ['workers', [1, 256], [0, 257, -1, 1.5]], ['drainMs', [0, 86_400_000], [-1, 86_400_001]],
       ['limits.sessions', [1, 1_000_000], [0, 1_000_001]], ['limits.sessionsPerClient', [1, 1_000_000], [0, 1_000_001]],
       ['limits.handshakes', [1, 100_000], [0, 100_001]], ['limits.handshakeMs', [100, 3_600_000], [99, 3_600_001]],
-      ['limits.messageOctets', [4096, 1_048_576], [4095, 1_048_577]], ['limits.clients', [1, 100_000], [0, 100_001]],
+      ['limits.messageOctets', [4096, 131_072], [4095, 131_073]], ['limits.clients', [1, 100_000], [0, 100_001]],
       ['limits.listenersPerClient', [1, 10_000], [0, 10_001]], ['limits.requestsPerClient', [1, 10_000], [0, 10_001]],
       ['limits.lingerMs', [0, 600_000], [-1, 600_001]], ['limits.queuedConnections', [1, 100_000], [0, 100_001]],
     ];

@@ -55,7 +55,7 @@ describe('protocol: text helpers', () => {
     assert.equal(fitText('é'.repeat(3), 6), 'ééé');
     assert.equal(fitText('é'.repeat(3), 5), 'éé');
     assert.equal(fitText('a😀', 4), 'a');
-    assert.equal(fitText('\ufeffa\0b\ud800', 64), 'a\ufffdb\ufffd');
+    assert.equal(fitText('\ufeff\ufeffa\0b\ud800', 64), '\ufffd\ufeffa\ufffdb\ufffd');
     assert.equal(fitText('😀', 0), '');
   });
 });

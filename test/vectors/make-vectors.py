@@ -29,7 +29,6 @@ STATUS = {
 SESSION = {
     "session": 65_536, "role": "server", "protocol": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "servername": "www.example.org", "localid": "www",
     "revision": 3, "resumed": True, "authorized": True, "subject": "CN=Zoë", "remote": REMOTE, "ownerPid": 77, "ownerUid": 1000, "startedAtMs": MS,
-    "octetsReceived": 100, "octetsSent": 70_000,
 }
 IDENTITY = {
     "localid": "www", "names": ["www.example.org", "*.example.org"], "revision": 3, "source": "/etc/tlspool/identities/www", "policy": "modern",

@@ -74,6 +74,7 @@ bool Session::connect_backend(std::string& problem) {
     problem = system_text("no socket for the backend", errno);
     return false;
   }
+  plain_backend_ = true;
   if (address.ss_family != AF_UNIX) {
     const int on = 1;
     setsockopt(plain_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -104,11 +105,11 @@ void Session::backend_connected() {
 
 void Session::open_plain(UniqueFd application_end) {
   const bool watched = phase_ == Phase::connecting;
-  const bool made_here = static_cast<bool>(application_end) || negotiation_->backend;
+  const bool made_here = static_cast<bool>(application_end) || plain_backend_;
   if (!made_here && !set_nonblocking(plain_.get())) return fail("SYSTEM", "the plain-text side cannot be made non-blocking");
   if (!watched && !worker_.watch(plain_.get(), this, false, EPOLLIN | EPOLLRDHUP | EPOLLET, false))
     return fail("SYSTEM", "the plain-text side cannot be watched");
-  plain_inet_ = made_here ? negotiation_->backend && negotiation_->backend->ss_family != AF_UNIX : is_inet(plain_.get());
+  plain_inet_ = made_here ? plain_backend_ && negotiation_->backend->ss_family != AF_UNIX : is_inet(plain_.get());
   plain_packets_ = !made_here && is_seqpacket(plain_.get());
   phase_ = Phase::open;
   EstablishedEvent event = describe(std::move(application_end));
@@ -119,7 +120,7 @@ void Session::open_plain(UniqueFd application_end) {
   start_.reset();
   selector_.reset();
   // An application waits for its descriptor; a backend waits for nobody.
-  worker_.emit(std::move(event), negotiation_->backend ? Urgency::later : Urgency::now);
+  worker_.emit(std::move(event), plain_backend_ ? Urgency::later : Urgency::now);
 }
 
 EstablishedEvent Session::describe(UniqueFd application_end) {

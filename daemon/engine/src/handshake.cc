@@ -252,12 +252,9 @@ void Session::drive_handshake() {
     const int error = result == 1 ? SSL_ERROR_NONE : SSL_get_error(ssl_.get(), result);
     if (error == SSL_ERROR_SSL || error == SSL_ERROR_SYSCALL) return fail_handshake();
     // The server's handshake ends by writing tickets, the client's by writing its Finished.
-    if (error == SSL_ERROR_NONE && server_) {
-      defer_tickets();
-    } else if (!flush_output()) {
-      return;
-    }
-    if (error == SSL_ERROR_NONE) return establish();
+    // A peer that is gone by now fails the session in here: it must not be established after that.
+    if (!(error == SSL_ERROR_NONE && server_ ? defer_tickets() : flush_output())) return;
+    if (phase_ == Phase::handshake && error == SSL_ERROR_NONE) return establish();
     if (error == SSL_ERROR_WANT_CLIENT_HELLO_CB) {
       park_input();
       return ask_owner();

@@ -90,13 +90,15 @@ void Session::close(CloseRequest request) {
     crypt_gone_ = true;
     return finish(ClosedHow::closed, "ended at once by its owner");
   }
+  // The first deadline holds: a client must not prolong a revoked session by closing it again.
+  if (ending_ && request != CloseRequest::revoked) return;
   if (request == CloseRequest::revoked) closing_how_ = ClosedHow::revoked;
   if (request == CloseRequest::drained) closing_how_ = ClosedHow::drained;
   // What the application wrote before it asked, or before it exited, is still sent; nothing more is delivered to it.
   plain_gone_ = true;
   plain_in_ = true;
   ending_ = true;
-  worker_.timers().set(timer_.node, worker_.now_ms(), request == CloseRequest::revoked ? worker_.options().linger_ms : stalled_ms);
+  worker_.timers().set(timer_.node, worker_.now_ms(), request == CloseRequest::revoked ? worker_.options().linger_ms : worker_.options().stalled_ms);
   pump();
 }
 
@@ -110,7 +112,7 @@ void Session::maybe_finish() {
 void Session::finish(ClosedHow how, std::string detail) {
   if (phase_ != Phase::open) return;
   if (plain_inet_ && how != ClosedHow::closed && how != ClosedHow::drained && how != ClosedHow::revoked) reset_on_close(plain_.get());
-  if (negotiation_->backend) plain_.reset();
+  if (plain_backend_) plain_.reset();
   else if (plain_) worker_.unwatch(plain_.get());
   Stats& stats = worker_.stats();
   stats.octets_received.fetch_add(received_, std::memory_order_relaxed);

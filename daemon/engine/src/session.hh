@@ -50,9 +50,6 @@ struct SessionStart {
   Endpoint local;  // where it is known without asking the kernel
 };
 
-// A session that its application has left waits this long for a peer that takes nothing.
-constexpr uint64_t stalled_ms = 60'000;
-
 enum class CloseRequest { orderly, abort, revoked, drained };
 
 class Session {
@@ -132,7 +129,7 @@ class Session {
   bool write_plain(const uint8_t* data, size_t length);
   bool flush_plain();
   bool flush_output();
-  void defer_tickets();
+  bool defer_tickets();
   void send_tickets();
   bool flush_crypt();
   void after_crypt_flushed();
@@ -179,6 +176,7 @@ class Session {
   ClosedHow closing_how_ = ClosedHow::closed;
   const bool server_;
   bool crypt_inet_ = false, plain_inet_ = false, plain_packets_ = false;
+  bool plain_backend_ = false;  // the plain side was connected here, and nobody else has it
   bool crypt_in_ = false, crypt_hup_ = false, crypt_armed_write_ = false;  // readiness as epoll reported it
   bool crypt_gone_ = false;  // nothing can or may be sent to the peer any more; a peer that only said FIN still reads
   bool plain_in_ = false, plain_hup_ = false, plain_gone_ = false, plain_armed_write_ = false, plain_always_write_ = false;

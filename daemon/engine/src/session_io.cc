@@ -49,7 +49,7 @@ void Session::pump() {
     if (phase_ == Phase::open) progress = plain_to_crypt() || progress;
     if (phase_ != Phase::open) continue;
     // The peer stopped reading before the application left: flush_output() did not know yet that somebody has to end this.
-    if (plain_gone_ && !to_crypt_.empty() && !timer_.node.armed()) worker_.timers().set(timer_.node, worker_.now_ms(), stalled_ms);
+    if (plain_gone_ && !to_crypt_.empty() && !timer_.node.armed()) worker_.timers().set(timer_.node, worker_.now_ms(), worker_.options().stalled_ms);
     if (plain_gone_ && plain_eof_) maybe_finish();
     if (!progress) return;
   }
@@ -99,8 +99,10 @@ bool Session::crypt_to_plain() {
     return false;
   }
   if (rx_done_) {
-    // After close_notify only the end of the connection is of interest.
-    if (crypt_in_ && crypt_hup_ && tx_done_) maybe_finish();
+    // After close_notify only the end of the connection is of interest. A peer that is gone takes no answer any more, and the
+    // application, which may be waiting for something else before it writes, would not find out.
+    if (crypt_gone_ && !tx_done_) finish(tx_closing_ && plain_gone_ ? ClosedHow::closed : ClosedHow::reset, "the peer closed the connection");
+    else if (crypt_in_ && crypt_hup_ && tx_done_) maybe_finish();
     return false;
   }
   // Answers to KeyUpdate requests pile up when the peer sends and does not read.
@@ -247,6 +249,9 @@ bool Session::write_plain(const uint8_t* data, size_t length) {
       if (static_cast<size_t>(n) == piece) continue;
     } else if (errno == EINTR) {
       continue;
+    } else if (errno == EMSGSIZE) {
+      finish(ClosedHow::error, "the plain-text side takes no packet of 16 KiB; do not lower the SO_SNDBUF of a packet socket");
+      return false;
     } else if (errno != EAGAIN && errno != ENOBUFS) {
       plain_gone_ = true;  // nobody reads; what it still wrote is read and sent
       plain_in_ = true;
@@ -273,13 +278,13 @@ bool Session::flush_plain() {
 
 // A ticket is of no use before the client's next connection: it need not cost a system call, and a wake-up of the peer, of
 // its own when data follows soon. TLS 1.2 sends its Finished with it, which cannot wait.
-void Session::defer_tickets() {
+// False: the session ended.
+bool Session::defer_tickets() {
   Output& output = worker_.output();
-  if (SSL_version(ssl_.get()) != TLS1_3_VERSION || !to_crypt_.empty()) {
-    flush_output();
-    return;
-  }
-  deferred_.assign(output.octets.data(), output.octets.data() + std::exchange(output.used, 0));
+  if (SSL_version(ssl_.get()) != TLS1_3_VERSION || !to_crypt_.empty()) return flush_output();
+  // Called again when the session had to wait for descriptors: what is deferred already stays.
+  deferred_.insert(deferred_.end(), output.octets.data(), output.octets.data() + std::exchange(output.used, 0));
+  return true;
 }
 
 void Session::send_tickets() {
@@ -316,7 +321,7 @@ bool Session::flush_output() {
   if (at < used) {
     to_crypt_.insert(to_crypt_.end(), output.octets.data() + at, output.octets.data() + used);
     arm(true, true);
-    if (plain_gone_ && phase_ == Phase::open && !timer_.node.armed()) worker_.timers().set(timer_.node, worker_.now_ms(), stalled_ms);
+    if (plain_gone_ && phase_ == Phase::open && !timer_.node.armed()) worker_.timers().set(timer_.node, worker_.now_ms(), worker_.options().stalled_ms);
   } else if (to_crypt_.empty()) {
     after_crypt_flushed();
   }
@@ -337,70 +342,13 @@ bool Session::flush_crypt() {
     }
     to_crypt_sent_ += static_cast<size_t>(n);
     // A slow reader is not a stalled one.
-    if (phase_ == Phase::open && plain_gone_ && closing_how_ == ClosedHow::closed) worker_.timers().set(timer_.node, worker_.now_ms(), stalled_ms);
+    if (phase_ == Phase::open && plain_gone_ && closing_how_ == ClosedHow::closed) worker_.timers().set(timer_.node, worker_.now_ms(), worker_.options().stalled_ms);
   }
   to_crypt_ = {};
   to_crypt_sent_ = 0;
   arm(true, false);
   after_crypt_flushed();
   return phase_ == Phase::open;
-}
-
-void Session::after_crypt_flushed() {
-  if (!tx_closing_ || tx_done_) return;
-  tx_done_ = true;
-  // When the peer has said its close_notify already, close(2) follows at once and sends the FIN.
-  if (!rx_done_ || !(plain_shut_ || plain_gone_)) shutdown(crypt_.get(), SHUT_WR);
-  maybe_finish();
-}
-
-// End of the plain side: close_notify, then FIN; the other direction stays open (RFC 8446 section 6.1).
-void Session::plain_ended() {
-  plain_in_ = false;
-  plain_eof_ = true;
-  if (tx_closing_) return;
-  tx_closing_ = true;
-  SSL_shutdown(ssl_.get());
-  flush_output();
-}
-
-void Session::peer_said_close() {
-  shut_plain_if_flushed();
-  maybe_finish();
-}
-
-void Session::shut_plain_if_flushed() {
-  if (!rx_done_ || plain_shut_ || !to_plain_.empty()) return;
-  plain_shut_ = true;
-  // Nothing is left to say either way: the descriptor is about to be closed.
-  if (!(tx_done_ && negotiation_->backend)) shutdown(plain_.get(), SHUT_WR);
-  maybe_finish();
-}
-
-// FIN without close_notify: what was received may have been cut off by somebody in between.
-void Session::crypt_ended() {
-  crypt_in_ = false;
-  crypt_hup_ = true;
-  closing_how_ = tx_closing_ && plain_gone_ ? ClosedHow::closed : ClosedHow::truncated;
-  breaking_ = true;
-  if (to_plain_.empty() || plain_gone_) return finish(closing_how_, closing_how_ == ClosedHow::closed ? "" : "the peer sent no close_notify");
-  worker_.timers().set(timer_.node, worker_.now_ms(), worker_.options().linger_ms);
-}
-
-void Session::drain_lingering() {
-  if (!to_crypt_.empty()) {
-    if (!flush_crypt() && !to_crypt_.empty()) return;
-    if (ended()) return;
-    shutdown(crypt_.get(), SHUT_WR);
-    ssl_.reset();
-  }
-  for (int turn = 0; turn < turns_per_pump; ++turn) {
-    const ssize_t n = recv(crypt_.get(), worker_.cipher_scratch(), Worker::max_turn_octets, MSG_DONTWAIT);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) return;
-    if (n <= 0) return end();
-  }
-  worker_.make_ready(*this);
 }
 
 }  // namespace tlspool

@@ -23,6 +23,7 @@ struct Options {
   uint64_t handshakes_max = 1024;
   uint64_t handshake_ms = 10'000;
   uint64_t linger_ms = 2'000;
+  uint64_t stalled_ms = 60'000;  // a session that its application has left waits this long for a peer that takes nothing
   uint32_t key_update_records = 1U << 24;
 };
 

@@ -3,12 +3,13 @@
  * closed: no answer, a wrong answer, or the death of the client refuse the name. The deadline is the engine's: it fails the handshake
  * in time, and `forget` follows; a later answer finds nothing to decide.
  */
-import { TlsPoolError } from 'libtlspool/protocol';
+import { TlsPoolError, fitText } from 'libtlspool/protocol';
 import type { AnswerBody } from 'libtlspool/protocol';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
 import type { Engine, EngineEvent, Selector } from '../engine.js';
 import type { Connection } from './connection.js';
+import { carriedEndpoint } from '../session/index.js';
 import type { FdBag } from './fdbag.js';
 
 type HelloEvent = Extract<EngineEvent, { kind: 'hello' }>;
@@ -32,6 +33,7 @@ export interface AskSettings {
 const maxId = 0xffff_ffff;
 /** The callback's lists and names, as in the message table. */
 const maxAlpn = 64;
+const maxNameOctets = 255;
 
 export class AskTable {
   readonly #bySession = new Map<number, Ask>();
@@ -53,12 +55,12 @@ export class AskTable {
     try {
       connection.callback('servername', ask.id, {
         ...(event.listener !== 0 && { listener: event.listener }),
-        ...(event.servername !== undefined && { servername: event.servername }),
-        alpn: event.alpn.slice(0, maxAlpn),
-        ...(event.remote !== undefined && { remote: event.remote }),
+        ...(event.servername !== undefined && { servername: fitText(event.servername, maxNameOctets) }),
+        alpn: event.alpn.slice(0, maxAlpn).map((name) => fitText(name, maxNameOctets)),
+        ...(event.remote !== undefined && { remote: carriedEndpoint(event.remote) }),
       });
     } catch {
-      // What the peer sent does not fit into the message (a NUL in a name): such a name is not served.
+      // What the peer sent does not fit into the message: nobody can be asked, so the name is not served.
       this.#refuse(ask);
     }
   }

@@ -17,7 +17,7 @@ import { Outbox } from './outbox.js';
 import type { ItemKind } from './outbox.js';
 
 export interface ConnectionLimits {
-  /** Cap on one message, both ways. */
+  /** Cap on one message, and on one packet, both ways; at most `highestMaxMessageOctets`. */
   readonly messageOctets: number;
   /** Requests without a reply yet. */
   readonly requestsPerClient: number;
@@ -41,14 +41,6 @@ const packetsPerTurn = 32;
 const repliesFactor = 4;
 /** Packets thrown away when we close first: unread ones would turn our last message into ECONNRESET at the client. */
 const packetsDrained = 64;
-
-/** A packet must fit into the socket's buffer as a whole (net.core.wmem_default, 212,992 octets on most hosts), with room to spare. */
-const packetOctets = 131_072;
-
-/** Cap on one message of ours, in octets. */
-export function maxSentOctets({ messageOctets }: { readonly messageOctets: number }): number {
-  return Math.min(messageOctets, packetOctets);
-}
 
 /** fresh: nothing but `hello` is accepted. refused: its first message is answered with why it may not
  * talk to us. ending: closes once all is sent. */
@@ -119,7 +111,7 @@ export class Connection implements Owner {
   uncork(): void {
     if (this.state === 'closed') return;
     this.#outbox.uncork();
-    if (this.#isWriting) this.#checkQueue();
+    if (this.#outbox.isBlocked) this.#checkQueue();
     if (this.state === 'ending' && this.#outbox.isEmpty) this.close();
   }
 
@@ -260,7 +252,7 @@ export class Connection implements Owner {
   #send(message: Message, kind: ItemKind, sendFd: number, closeAfterwards: number, instead?: { readonly op: string; readonly id: number }): void {
     let data: Buffer;
     try {
-      data = encodeMessage(message, maxSentOctets(this.#limits));
+      data = encodeMessage(message, this.#limits.messageOctets);
     } catch (error) {
       closeFd(sendFd);
       closeFd(closeAfterwards);
@@ -270,7 +262,7 @@ export class Connection implements Owner {
     }
     const sharesPacket = message.type === 'event' && (message.op === 'closed' || (message.op === 'connection' && sendFd >= 0));
     this.#outbox.push({ data, kind, sendFd, closeFd: closeAfterwards, sharesPacket });
-    if (this.#isWriting) this.#checkQueue();
+    if (this.#outbox.isBlocked) this.#checkQueue();
   }
 
   #checkQueue(): void {

@@ -2,11 +2,11 @@
  * What the engine reports, and who is told. This is the path that every connection takes twice (established, closed), so there are
  * no promises, closures or timers here. Each event is handled on its own: a mistake with one must not lose the others.
  */
-import { TlsPoolError } from 'libtlspool/protocol';
+import { TlsPoolError, fitText } from 'libtlspool/protocol';
 import type { EngineEvent, EstablishedEvent } from '../engine.js';
 import { ctlkeyToOctets, factsOf, sessionInfoOf } from '../session/index.js';
 import type { Connection } from './connection.js';
-import { asErrorCode, asPoolError, clipText } from './faults.js';
+import { asErrorCode, asPoolError } from './faults.js';
 import { closeFd } from './fdbag.js';
 import type { Front } from './front.js';
 
@@ -23,7 +23,14 @@ export class EventRouter {
 
   handle(events: readonly EngineEvent[]): void {
     this.#handleAll(events);
-    for (const connection of this.#corked.splice(0)) connection.uncork();
+    // One at a time too: a client that stays corked would never hear of anything again.
+    for (const connection of this.#corked.splice(0)) {
+      try {
+        connection.uncork();
+      } catch (thrown) {
+        this.#logFault('uncork', thrown);
+      }
+    }
   }
 
   /** One wake-up of the client per batch, not one per event. */
@@ -36,10 +43,14 @@ export class EventRouter {
       try {
         this.#one(event);
       } catch (thrown) {
-        const error = asPoolError(thrown);
-        this.front.parts.log.error('an event of the engine could not be handled', { event: event.kind, text: error.message, cause: String(error.cause) });
+        this.#logFault(event.kind, thrown);
       }
     }
+  }
+
+  #logFault(event: string, thrown: unknown): void {
+    const error = asPoolError(thrown);
+    this.front.parts.log.error('an event of the engine could not be handled', { event, text: error.message, cause: String(error.cause) });
   }
 
   #one(event: EngineEvent): void {
@@ -184,7 +195,7 @@ export class EventRouter {
 
   #listener(event: Event<'listener'>): void {
     this.front.parts.log.error('a listener has failed', { listener: event.listener, code: event.code, text: event.text });
-    this.front.listeners.lost(event.listener, asErrorCode(event.code), clipText(event.text, maxTextOctets));
+    this.front.listeners.lost(event.listener, asErrorCode(event.code), fitText(event.text, maxTextOctets));
   }
 
   #logEstablished(event: EstablishedEvent): void {
@@ -200,7 +211,7 @@ function tellClosed(owner: Connection, ctlkey: string, event: Event<'closed'>): 
   owner.event('closed', {
     ctlkey: ctlkeyToOctets(ctlkey), how: event.how,
     ...(event.alert !== undefined && { alert: event.alert }),
-    ...(event.detail !== undefined && { detail: clipText(event.detail, maxDetailOctets) }),
+    ...(event.detail !== undefined && { detail: fitText(event.detail, maxDetailOctets) }),
     octetsReceived: event.octetsReceived, octetsSent: event.octetsSent,
   }, -1, event.plainfd);
 }

@@ -18,6 +18,7 @@ import type { FdBag } from './fdbag.js';
 import { ListenerTable } from './listeners.js';
 import type { ListenerSettings } from './listeners.js';
 import type { FrontParts } from './parts.js';
+import { mayServe } from './permission.js';
 import { WorkTable } from './work.js';
 
 /** A handshake that a `starttls` waits for. */
@@ -36,7 +37,7 @@ const operatorPlaces = 8;
 export class Front {
   state: 'running' | 'draining' = 'running';
   readonly clients = new Set<Connection>();
-  readonly sessions = new SessionTable();
+  readonly sessions: SessionTable;
   readonly listeners: ListenerTable;
   readonly asks: AskTable;
   readonly work = new WorkTable();
@@ -49,6 +50,7 @@ export class Front {
 
   constructor(readonly parts: FrontParts) {
     const engine = () => parts.engine;
+    this.sessions = new SessionTable(parts.limits.messageOctets);
     this.listeners = new ListenerTable(engine, (uid) => this.sessions.countOf(uid) < parts.access.sessionsPerClient);
     this.asks = new AskTable(engine, (connection, localid) => parts.store.serverSelector(connection.client, localid));
     this.#events = new EventRouter(this);
@@ -57,7 +59,11 @@ export class Front {
       clogged: (connection) => { this.listeners.recheckMember(connection); },
       gone: (connection, reason) => { this.#gone(connection, reason); },
     };
-    parts.store.onPublished(() => { this.listeners.renew((settings) => this.#selectorOf(settings)); });
+    parts.store.onPublished(() => {
+      // First, so that whoever may no longer serve an identity is never given a connection of it.
+      this.#expelMembers();
+      this.listeners.renew((settings) => this.#selectorOf(settings));
+    });
   }
 
   /** A new connection on the pool socket. The descriptor is the front's from now on, also when this throws. */
@@ -180,6 +186,20 @@ export class Front {
     this.starts.delete(session.number);
     this.sessions.abandon(session);
     if (session.state !== 'closing') this.endSession(session, isHandshake ? 'abort' : 'orderly');
+  }
+
+  /** Rules may have changed: a listener ends for those who might not make it today. Without its maker's permission it ends for all. */
+  #expelMembers(): void {
+    const why = { code: 'NOT_PERMITTED', text: 'the access rules have changed, and this client may no longer have what this listener serves' } as const;
+    for (const listener of [...this.listeners.all()]) {
+      const { settings } = listener;
+      const isRightful = mayServe(this.parts, settings.client, settings);
+      for (const member of [...listener.members]) {
+        if (isRightful && mayServe(this.parts, member.client, settings)) continue;
+        this.parts.log.warn('a listener is closed for a client that may no longer have it', { listener: listener.number, localid: settings.localid, uid: member.client.uid, clientPid: member.client.pid });
+        this.listeners.expel(listener, member, why);
+      }
+    }
   }
 
   /** Fails closed: when the identity is no longer there, or no longer for this client, no name is served; the listening socket stays. */

@@ -108,11 +108,15 @@ export class ListenerTable {
   lost(number: number, code: ErrorCode, text: string): void {
     const listener = this.#byNumber.get(number);
     if (listener === undefined) return;
+    listener.isOpen = false;
     this.#forget(listener);
-    for (const member of listener.members.splice(0)) {
-      this.#byMember.get(member)?.delete(listener);
-      member.event('listenerClosed', { listener: number, code, text });
-    }
+    for (const member of [...listener.members]) this.expel(listener, member, { code, text });
+  }
+
+  /** The member gets no more connections of this listener, and is told why. What it has got stays its own. */
+  expel(listener: Listener, member: Connection, why: { readonly code: ErrorCode; readonly text: string }): void {
+    this.leave(listener, member);
+    member.event('listenerClosed', { listener: listener.number, ...why });
   }
 
   /** Closes all listening sockets. The members stay: what has been accepted is still theirs. */

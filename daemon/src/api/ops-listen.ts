@@ -3,12 +3,10 @@ import { TlsPoolError } from 'libtlspool/protocol';
 import type { Endpoint } from 'libtlspool/protocol';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
-import type { Client } from '../policy/access.js';
+import { carriedEndpoint } from '../session/index.js';
 import type { Call, Handlers } from './dispatch.js';
 import { Listener } from './listeners.js';
-import type { ListenerSettings } from './listeners.js';
-import type { FrontParts } from './parts.js';
-import { negotiate } from './permission.js';
+import { mayServe, negotiate } from './permission.js';
 
 export const listenHandlers: Handlers<'listen' | 'join' | 'unlisten'> = {
   listen(call, body) {
@@ -35,7 +33,9 @@ export const listenHandlers: Handlers<'listen' | 'join' | 'unlisten'> = {
     const listener = front.listeners.shared(connection.client.uid, share);
     if (listener === undefined) throw new TlsPoolError('LISTENER_UNKNOWN', { text: `user ${connection.client.uid} has no listener that is shared as "${share}"`, field: 'body.share' });
     if (listener.members.includes(connection)) throw new TlsPoolError('BAD_STATE', { text: 'this connection has joined that listener already' });
-    mayServe(front.parts, connection.client, listener.settings);
+    if (!mayServe(front.parts, connection.client, listener.settings)) {
+      throw new TlsPoolError('NOT_PERMITTED', { text: 'this listener serves identities that the client may not use' });
+    }
     front.listeners.join(listener, connection);
     return { listener: listener.number, local: listener.settings.local };
   },
@@ -54,19 +54,9 @@ function mayHaveListener({ front, connection }: Call): void {
   }
 }
 
-/** Two processes of one user may differ in groups and unit: who joins must be allowed all that the listener serves. */
-function mayServe({ access, store }: FrontParts, client: Client, settings: ListenerSettings): void {
-  const isServer = access.may(client, 'server') && (!settings.hasBackend || access.may(client, 'backend'));
-  const served = settings.localid === undefined
-    ? store.list().map((identity) => identity.settings.localid).filter((localid) => access.mayUse(settings.client, localid, 'server'))
-    : [settings.localid];
-  if (isServer && served.every((localid) => access.mayUse(client, localid, 'server'))) return;
-  throw new TlsPoolError('NOT_PERMITTED', { text: 'this listener serves identities that the client may not use' });
-}
-
 function listeningAddress(fd: OwnedFd): Endpoint {
   const { type, listening, local } = sockets.socketInfo(fd);
-  if (type === 'stream' && listening && local !== undefined) return local;
+  if (type === 'stream' && listening && local !== undefined) return carriedEndpoint(local);
   throw new TlsPoolError('FD_KIND', { text: `listen takes a listening TCP or UNIX stream socket, not a ${listening ? 'listening' : 'non-listening'} ${type} socket`, field: 'fds[0]' });
 }
 

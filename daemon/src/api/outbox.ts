@@ -34,6 +34,8 @@ export interface OutboxHooks {
  */
 const passing: ReadonlySet<number> = new Set([constants.errno.ENOBUFS, constants.errno.ENOMEM, 109 /* ETOOMANYREFS, which node:os does not name */]);
 const retryMs = 100;
+/** Sent items at the head of the queue before it is worth copying the rest. */
+const compactAt = 64;
 
 export class Outbox {
   readonly #fd: BorrowedFd;
@@ -57,6 +59,12 @@ export class Outbox {
   }
 
   get isEmpty(): boolean { return this.#head === this.#queue.length; }
+
+  /** Is the socket full, or the host short of something? What waits for uncork() alone does not count. */
+  get isBlocked(): boolean { return !this.isEmpty && !this.#corked; }
+
+  /** Items in memory: those that wait, at most as many again that were sent, and a few. */
+  get kept(): number { return this.#queue.length; }
 
   /** Sends now or later. The item's descriptors belong to the outbox from here on, whatever happens. */
   push(item: Item): void {
@@ -91,8 +99,8 @@ export class Outbox {
       const items = this.#nextPacket();
       if (!this.#send(items)) return;
       if (this.#closed) return;
-      this.#head += items.length;
       for (const item of items) this.#count(item, -1);
+      this.#advance(items.length);
     }
     if (this.#closed) return;
     this.#queue = [];
@@ -109,6 +117,14 @@ export class Outbox {
     this.#head = 0;
     this.replies = 0;
     this.connections = 0;
+  }
+
+  /** A client that reads, but never catches up, must not make us keep all that it was ever sent. */
+  #advance(count: number): void {
+    this.#head += count;
+    if (this.#head < compactAt || this.#head * 2 < this.#queue.length) return;
+    this.#queue = this.#queue.slice(this.#head);
+    this.#head = 0;
   }
 
   /** The items at the head of the queue that go out together. */

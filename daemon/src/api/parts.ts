@@ -8,6 +8,7 @@ import type { AccessPolicy } from '../policy/access.js';
 export interface FrontLimits {
   /** Handshakes in flight in all. */
   readonly handshakes: number;
+  /** Cap on one message, both ways: 4096 to `highestMaxMessageOctets`. */
   readonly messageOctets: number;
   readonly clients: number;
   readonly listenersPerClient: number;

@@ -3,6 +3,8 @@ import { TlsPoolError } from 'libtlspool/protocol';
 import type { Backend, ClientAuth } from 'libtlspool/protocol';
 import type { NegotiationSpec } from '../engine.js';
 import type { AccessPolicy, Client } from '../policy/access.js';
+import type { ListenerSettings } from './listeners.js';
+import type { FrontParts } from './parts.js';
 
 /** The part of `listen` and `starttls` that both have. */
 export interface Negotiation {
@@ -24,6 +26,18 @@ export function negotiate(access: AccessPolicy, client: Client, role: 'server' |
     ...(rejectUnauthorized !== undefined && { rejectUnauthorized }),
     ...(backend !== undefined && { backend }),
   };
+}
+
+/**
+ * May this client have what this listener serves? Two processes of one user may differ in groups and unit, and a reload may have changed the
+ * rules since: a member must be allowed all that the listener serves.
+ */
+export function mayServe({ access, store }: Pick<FrontParts, 'access' | 'store'>, client: Client, settings: ListenerSettings): boolean {
+  if (!access.may(client, 'server') || (settings.hasBackend && !access.may(client, 'backend'))) return false;
+  const served = settings.localid === undefined
+    ? store.list().map((identity) => identity.settings.localid).filter((localid) => access.mayUse(settings.client, localid, 'server'))
+    : [settings.localid];
+  return served.every((localid) => access.mayUse(client, localid, 'server'));
 }
 
 function checkBackend(access: AccessPolicy, client: Client, backend: Backend): void {

@@ -22,13 +22,14 @@ export class PoolClient {
   readonly #fd: OwnedFd;
   readonly #timeoutMs: number;
   #lastId = 0;
+  #maxOctets = defaultMaxMessageOctets;
 
   /** Connects and says hello. Throws POOL_UNREACHABLE, or what the pool answers. */
   constructor({ path: named, timeoutMs }: PoolAddress) {
     this.#timeoutMs = timeoutMs;
     this.#fd = connect(socketPaths(named));
     try {
-      this.request('hello', { versions: [protocolVersion], client: 'tlspool' });
+      this.#maxOctets = this.request('hello', { versions: [protocolVersion], client: 'tlspool' }).maxMessageOctets;
     } catch (error) {
       this.close();
       throw error;
@@ -39,7 +40,7 @@ export class PoolClient {
   request<Op extends RequestOp>(op: Op, body: RequestBody<Op>): ReplyBody<Op> {
     this.#lastId += 1;
     const id = this.#lastId;
-    this.#send(encodeMessage(requestOf(op, id, body)));
+    this.#send(encodeMessage(requestOf(op, id, body), this.#maxOctets));
     const deadlineMs = performance.now() + this.#timeoutMs;
     for (;;) {
       const message = this.#receive(deadlineMs);
@@ -68,7 +69,7 @@ export class PoolClient {
       if (received !== null) {
         for (const fd of received.fds) sockets.close(fd);
         if (received.eof) throw new TlsPoolError('POOL_LOST');
-        return decodeMessage(received.data, 'toClient', defaultMaxMessageOctets);
+        return decodeMessage(received.data, 'toClient', this.#maxOctets);
       }
       const leftMs = Math.ceil(deadlineMs - performance.now());
       if (leftMs <= 0 || sockets.pollWait(this.#fd, pollIn, leftMs) === 0) {
@@ -79,7 +80,7 @@ export class PoolClient {
 
   #tryReceive(): ReturnType<typeof sockets.receive> {
     try {
-      return sockets.receive(this.#fd, defaultMaxMessageOctets, maxMessageFds);
+      return sockets.receive(this.#fd, this.#maxOctets, maxMessageFds);
     } catch (error) {
       if (error instanceof TlsPoolError && error.errno === -constants.errno.ECONNRESET) throw new TlsPoolError('POOL_LOST', { cause: error });
       throw error;

@@ -16,7 +16,8 @@ function cellText(cell: Cell): string {
 /** Rows under a header, columns padded to the widest cell, numbers to the right. */
 export function table(header: readonly string[], rows: readonly (readonly Cell[])[]): string {
   const texts = [header.map((name) => name.toUpperCase()), ...rows.map((row) => row.map(cellText))];
-  const widths = header.map((_, column) => Math.max(...texts.map((row) => [...row[column] ?? ''].length)));
+  // No Math.max(...): a table of a hundred thousand rows would not fit on the stack.
+  const widths = header.map((_, column) => texts.reduce((widest, row) => Math.max(widest, [...row[column] ?? ''].length), 0));
   const isNumeric = header.map((_, column) => rows.some((row) => typeof row[column] === 'number') && rows.every((row) => typeof row[column] === 'number' || row[column] === undefined));
   return texts.map((row) => row.map((text, column) => pad(text, widths[column] ?? 0, isNumeric[column] === true)).join('  ').trimEnd()).join('\n');
 }

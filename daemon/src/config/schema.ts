@@ -2,6 +2,7 @@
  * The keys of the configuration file. The types, the checks and the table of docs/configuration.md all come from here:
  * `describe` is the key's documentation, and a test keeps the table and the schema together.
  */
+import { highestMaxMessageOctets } from 'libtlspool/protocol';
 import { z } from 'zod';
 import { lookupId } from './accounts.js';
 import { normalizeHostName } from '../pki/names.js';
@@ -63,12 +64,17 @@ const log = z.strictObject({
   format: z.enum(['json']).default('json').describe('`json`, one object a line; the one format there is so far. Default `json`.'),
 }).describe('The log, on standard output.');
 
+// Not a plain range: that the kernel does not carry more is worth saying.
+const messageOctets = z.int().refine((value) => value >= 4096 && value <= highestMaxMessageOctets, {
+  error: `a number of octets from 4096 to ${highestMaxMessageOctets}, which is what one packet of the pool socket can carry`,
+});
+
 const limits = z.strictObject({
   sessions: int(1, 1_000_000).default(20_000).describe('Sessions in all, handshakes included; listeners pause at the limit. 1 to 1000000, default 20000. Change needs a restart.'),
   sessionsPerClient: int(1, 1_000_000).default(10_000).describe('Sessions of one client (one uid). 1 to 1000000, default 10000.'),
   handshakes: int(1, 100_000).default(1024).describe('Handshakes in flight; listeners pause at the limit. 1 to 100000, default 1024. Change needs a restart.'),
   handshakeMs: int(100, 3_600_000).default(10_000).describe('Milliseconds in which a handshake must finish. 100 to 3600000, default 10000. Change needs a restart.'),
-  messageOctets: int(4096, 1_048_576).default(65_536).describe('Octets in one message of a client. 4096 to 1048576, default 65536. Change needs a restart.'),
+  messageOctets: messageOctets.default(65_536).describe('Octets in one message, both ways. 4096 to 131072, which is what a packet can carry, default 65536. Change needs a restart.'),
   clients: int(1, 100_000).default(512).describe('Connected clients. 1 to 100000, default 512. Change needs a restart.'),
   listenersPerClient: int(1, 10_000).default(64).describe('Listening sockets of one connection. 1 to 10000, default 64. Change needs a restart.'),
   requestsPerClient: int(1, 10_000).default(256).describe('Unanswered requests of one connection. 1 to 10000, default 256. Change needs a restart.'),

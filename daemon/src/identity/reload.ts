@@ -2,7 +2,7 @@
  * When identities, access rules and trust are read again: at start, when a file changes, every half minute to be sure, on
  * SIGHUP and on `tlspool reload`. All of these are the one function `reload`: parse and check all, then publish all.
  */
-import { TlsPoolError } from 'libtlspool/protocol';
+import { TlsPoolError, fitText } from 'libtlspool/protocol';
 import { changedKeys } from '../config/restart.js';
 import { loadConfig } from '../config/load.js';
 import type { Config, Overrides } from '../config/types.js';
@@ -119,7 +119,7 @@ export class Reloader {
   }
 
   #fail(error: unknown): void {
-    const text = Buffer.from(error instanceof Error ? error.message : String(error)).subarray(0, maxErrorOctets).toString('utf8').replace(/\ufffd$/, '');
+    const text = fitText(error instanceof Error ? error.message : String(error), maxErrorOctets);
     if (this.#record.error !== text) this.#parts.log.error('reload failed; everything stays as it was', { reason: text });
     this.#record.error = text;
   }

@@ -4,6 +4,7 @@
  */
 import { pino } from 'pino';
 import type { DestinationStream, Logger } from 'pino';
+import { Output } from './output.js';
 import { RateLimit } from './ratelimit.js';
 
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
@@ -12,8 +13,8 @@ export interface LogFields { readonly [field: string]: string | number | boolean
 
 /** Longest piece of text kept in a log line, in characters. */
 const maxText = 256;
-/** Log that may wait for its reader. */
-const maxWaitingOctets = 4 * 1024 * 1024;
+/** How long the end of the process waits for the reader of the log. */
+const flushMs = 500;
 /** Lines a second about things that peers can cause at will. */
 const failuresPerSecond = 20;
 
@@ -28,12 +29,13 @@ export class Log {
   /** Read before a line of the hot path is composed. */
   readonly isDebug: boolean;
 
-  readonly #flush: () => void;
+  readonly #output: Output | undefined;
 
   /** Writes to stdout unless given a destination. */
   constructor(level: LogLevel, destination?: DestinationStream) {
-    const { stream, flush } = destination === undefined ? standardOutput() : { stream: destination, flush: () => undefined };
-    this.#flush = flush;
+    const output = destination === undefined ? new Output(1) : undefined;
+    const stream = destination ?? output;
+    this.#output = output;
     this.#pino = pino({ level, base: { pid: process.pid }, formatters: { level: (label) => ({ level: label }) } }, stream);
     this.isDebug = this.#pino.isLevelEnabled('debug');
     this.#failures = new RateLimit(failuresPerSecond, (suppressed) => {
@@ -51,22 +53,11 @@ export class Log {
     if (this.#failures.take()) this.#pino.info(capped(fields), text);
   }
 
-  /** Writes the count of suppressed lines, if any, and everything that waits. Call before the process ends. */
-  close(): void {
+  /** Writes the count of suppressed lines, if any, and what waits, as far as its reader takes it soon. Call before the process ends. */
+  async close(): Promise<void> {
     this.#failures.close();
-    this.#flush();
+    await this.#output?.drain(flushMs);
   }
-}
-
-/**
- * Not synchronous: when whoever reads our output stops reading, the pool must go on. What waits is bounded; lines beyond that
- * are lost.
- */
-function standardOutput(): { stream: DestinationStream; flush: () => void } {
-  const stream = pino.destination({ fd: 1, sync: false, maxLength: maxWaitingOctets });
-  // The reader has gone: there is nobody to tell.
-  stream.on('error', () => undefined);
-  return { stream, flush: () => { stream.flushSync(); } };
 }
 
 function capped(fields: LogFields): LogFields {

@@ -1,3 +1,4 @@
+export { carriedEndpoint, carriedName, otherOctets, withFittingCertificates } from './carried.js';
 export { CtlkeyMaker, ctlkeyFromOctets, ctlkeyToOctets, isSameCtlkey } from './ctlkey.js';
 export { Session, sessionInfoOf } from './session.js';
 export type { Owner, SessionFacts } from './session.js';

@@ -6,6 +6,7 @@
  */
 import type { EstablishedEvent } from '../engine.js';
 import type { Endpoint } from 'libtlspool/protocol';
+import { carriedName } from './carried.js';
 
 /** The part of SessionInfo that does not differ from one client of a service to the next. */
 export interface Profile {
@@ -47,7 +48,7 @@ export class Profiles {
     if (this.#profiles.size >= maxEntries) this.#profiles.clear();
     const profile: Profile = {
       role: event.role, protocol: event.protocol, cipher: event.cipher, cipherName: event.cipherName, group: event.group,
-      alpn: event.alpn, servername: event.servername, localid: event.localid, revision: event.revision, resumed: event.resumed,
+      alpn: carriedName(event.alpn), servername: carriedName(event.servername), localid: event.localid, revision: event.revision, resumed: event.resumed,
       authorized: event.authorized, authorizationError: event.authorizationError, localCertificate: certificate.der,
     };
     this.#profiles.set(key, profile);

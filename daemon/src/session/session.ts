@@ -13,7 +13,7 @@ export interface Owner {
 /** Of an established session; undefined before. */
 export interface SessionFacts {
   readonly profile: Profile;
-  /** DER, leaf first; the shared empty list where the peer showed none. */
+  /** DER, leaf first, as far as the chain fits into a message; the shared empty list where the peer showed none. */
   readonly peerCertificates: readonly Uint8Array[];
   readonly remote: Endpoint | undefined;
   readonly local: Endpoint | undefined;

@@ -2,9 +2,10 @@
  * All sessions of the pool: by the engine's number, and by control key. Who may control one is decided here and fails closed:
  * a key that is unknown, belongs to another client, or whose session is over gets the one error CTLKEY_UNKNOWN, in the same words.
  */
-import { TlsPoolError } from 'libtlspool/protocol';
+import { TlsPoolError, defaultMaxMessageOctets } from 'libtlspool/protocol';
 import type { EstablishedEvent } from '../engine.js';
 import type { Client } from '../policy/access.js';
+import { carriedEndpoint, withFittingCertificates } from './carried.js';
 import { CtlkeyMaker, ctlkeyFromOctets, isSameCtlkey } from './ctlkey.js';
 import { Profiles } from './profile.js';
 import { Session } from './session.js';
@@ -19,6 +20,9 @@ export class SessionTable {
   readonly #perUid = new Map<number, number>();
   readonly #keys = new CtlkeyMaker();
   readonly #profiles = new Profiles();
+
+  /** `messageOctets`: cap on a message, which bounds what is kept of a peer's chain too. */
+  constructor(private readonly messageOctets = defaultMaxMessageOctets) {}
 
   /** Sessions in all, handshakes of `starttls` included. */
   get size(): number { return this.#byNumber.size; }
@@ -46,12 +50,14 @@ export class SessionTable {
   }
 
   /** The handshake is done: keeps what is known of the session, and gives it a control key unless it is about to end. */
-  establish(session: Session, event: EstablishedEvent): void {
+  establish(session: Session, reported: EstablishedEvent): void {
+    const event = withFittingCertificates(reported, this.messageOctets);
     session.state = nextState(session.state, 'established');
     session.profile = this.#profiles.of(event);
     session.peerCertificates = event.peerCertificates.length === 0 ? noCertificates : event.peerCertificates;
-    session.remote = event.remote;
-    session.local = event.role === 'server' ? this.#profiles.endpoint(event.local) : event.local;
+    session.remote = carriedEndpoint(event.remote);
+    const local = carriedEndpoint(event.local);
+    session.local = event.role === 'server' ? this.#profiles.endpoint(local) : local;
     session.startedAtMs = Date.now();
     if (session.state !== 'open') return;
     session.ctlkey = this.#keys.make();

@@ -88,17 +88,18 @@ export function decodeMessage(packet: Uint8Array, direction: Direction, maxOctet
 }
 
 /**
- * Decodes a packet of the pool: one message, or several `connection` and `closed` events. As decodeMessage(); also
- * BAD_MESSAGE when anything else shares a packet.
+ * Decodes a packet of the pool: one message, or 2 to 32 `connection` and `closed` events. Throws as decodeMessage() does, and BAD_MESSAGE when
+ * anything else shares a packet, an unknown event included: UNKNOWN_OP may be overlooked, and with it the connections beside it would be.
  */
 export function decodePacket(packet: Uint8Array, maxOctets = defaultMaxMessageOctets): readonly ToClientMessage[] {
   if (packet.length > maxOctets) throw tooLarge(packet.length, maxOctets);
   const ends = mapEnds(packet, maxPacketMessages);
   if (ends.length === 1) return [checked(unpackScanned(packet), 'toClient') as ToClientMessage];
   return ends.map((end, index) => {
-    const message = checked(unpackScanned(packet.subarray(ends[index - 1] ?? 0, end)), 'toClient') as ToClientMessage;
-    if (message.op !== 'connection' && message.op !== 'closed') throw bad('op', `is ${message.op}, which may not share a packet`);
-    return message;
+    const envelope = unpackScanned(packet.subarray(ends[index - 1] ?? 0, end));
+    const { type, op } = envelope;
+    if (type !== 'event' || (op !== 'connection' && op !== 'closed')) throw bad('op', 'is of a message that may not share a packet');
+    return checked(envelope, 'toClient') as ToClientMessage;
   });
 }
 

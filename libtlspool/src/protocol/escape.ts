@@ -11,11 +11,12 @@ export function escapeText(value: string, maxChars = 64): string {
 }
 
 /**
- * Any string as a value for a text field of `maxOctets`: cut between characters, with NUL and lone surrogates replaced by U+FFFD and a leading
- * byte order mark dropped. For texts whose author we do not control (certificate subjects, error texts of libraries) and whose end may be lost.
+ * Any string as a value for a text field of `maxOctets`: cut between characters, with NUL, lone surrogates and a leading byte order mark
+ * replaced by U+FFFD. Nothing is dropped but the end, or one name could be made to look like another. For texts whose author we do not
+ * control (server names, certificate subjects, error texts of libraries) and whose end may be lost.
  */
 export function fitText(value: string, maxOctets: number): string {
-  const fit = value.replace(/^\ufeff+/, '').replace(/[\0\p{Surrogate}]/gu, '\ufffd');
+  const fit = value.replace(/^\ufeff|[\0\p{Surrogate}]/gu, '\ufffd');
   if (fit.length * 3 <= maxOctets) return fit;
   const octets = Buffer.from(fit);
   if (octets.length <= maxOctets) return fit;

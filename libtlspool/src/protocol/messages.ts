@@ -3,7 +3,8 @@
  *
  * One SOCK_SEQPACKET packet is one message: a MessagePack map {type, op, id?, body}. Only `connection` and `closed` events may share a
  * packet, back to back: a busy pool reports many connections with one system call and one wake-up. In such a packet each
- * `connection` has exactly one descriptor, in order.
+ * `connection` has exactly one descriptor, in order. Events of a later version travel alone, so that a client which does not
+ * know them can leave them out without losing a connection.
  *   request   client -> pool    exactly one `reply` or `error` with the same op and id comes back
  *   callback  pool -> client    the pool asks; the client sends exactly one `answer` or `error` with the same op and id
  *   event     either way it is sent by the pool, has no id, and is not answered
@@ -18,6 +19,8 @@ export const protocolVersion = 1;
 export const ctlkeyOctets = 16;
 /** Default cap on one message, in octets, without descriptors. */
 export const defaultMaxMessageOctets = 65_536;
+/** No pool has a higher cap: a packet must fit into the buffer of a socket as a whole (net.core.wmem_default, 212,992 octets on most hosts). */
+export const highestMaxMessageOctets = 131_072;
 /** No message carries more descriptors than this. */
 export const maxMessageFds = 4;
 /** Most events, and so most descriptors, in one packet from the pool. */
@@ -54,8 +57,9 @@ export const sessionInfo = map({
   authorized: bool(),
   /** X.509 verification code in OpenSSL's spelling, such as CERT_HAS_EXPIRED. */
   authorizationError: optional(text(64)),
-  /** Leaf first. On resumption only the leaf is known. */
+  /** Leaf first. On resumption only the leaf is known. Issuers at the end of the chain are left out where they do not fit into the message. */
   peerCertificates: list(bin(32_768), 16),
+  /** Left out where it does not fit beside the leaf of the peer. */
   localCertificate: optional(bin(32_768)),
   remote: optional(endpoint),
   local: optional(endpoint),
@@ -202,7 +206,7 @@ export const requests = {
           alpn: optional(text(255)), servername: optional(name), localid: optional(name), revision: optional(uint()),
           resumed: bool(), authorized: bool(), subject: optional(text(512)), remote: optional(endpoint),
           /** Process and user of the client that owns the session; absent when it is detached. */
-          ownerPid: optional(uint()), ownerUid: optional(uint()), startedAtMs: uint(Number.MAX_SAFE_INTEGER), ...counters,
+          ownerPid: optional(uint()), ownerUid: optional(uint()), startedAtMs: uint(Number.MAX_SAFE_INTEGER),
         }), 500),
         /** Pass as `after` to get the next page; absent on the last. */
         next: optional(uint(Number.MAX_SAFE_INTEGER)),
