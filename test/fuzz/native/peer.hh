@@ -43,6 +43,7 @@ class Peer {
   bool broken() const { return broken_; }    // OpenSSL reported an error while reading
   void finish_writing();                     // shutdown(SHUT_WR), after what is pending was tried
   void close() { fd_.reset(); }
+  UniqueFd take_fd() { return std::move(fd_); }
 
  private:
   UniqueFd fd_;
