@@ -8,8 +8,8 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import {
-  backend, callbacks, ctlkeyOctets, defaultMaxMessageOctets, encodeMessage, endpoint, errorBody, errorTable, events, maxDepth, maxKeyOctets,
-  maxMapFields, maxMessageFds, requests, sessionInfo,
+  backend, callbacks, ctlkeyOctets, defaultMaxMessageOctets, encodeMessage, endpoint, errorBody, errorTable, events, highestMaxMessageOctets, maxDepth, maxKeyOctets,
+  maxMapFields, maxMessageFds, maxPacketMessages, requests, sessionInfo,
 } from 'libtlspool/protocol';
 
 const file = new URL('../docs/protocol.md', import.meta.url);
@@ -80,8 +80,9 @@ function example(title, message) {
 const sections = {
   limits: [
     '| what | limit |', '|---|---|',
-    `| octets in one packet | ${defaultMaxMessageOctets}, unless the pool's \`hello\` reply says otherwise |`,
-    `| descriptors in one packet | ${maxMessageFds} |`, `| containers within containers | ${maxDepth} |`, `| fields of one map | ${maxMapFields} |`,
+    `| octets in one packet | ${defaultMaxMessageOctets}, unless the pool's \`hello\` reply says otherwise; never over ${highestMaxMessageOctets} |`,
+    `| descriptors in one packet to the pool | ${maxMessageFds} |`,
+    `| events, and descriptors, in one packet from the pool | ${maxPacketMessages} |`, `| containers within containers | ${maxDepth} |`, `| fields of one map | ${maxMapFields} |`,
     `| octets of a field name | ${maxKeyOctets} |`, `| octets of a control key | ${ctlkeyOctets} |`,
   ].join('\n'),
   errors: ['| code | kind | meaning |', '|---|---|---|', ...Object.entries(errorTable).map(([code, { kind, text }]) => `| \`${code}\` | ${kind} | ${text} |`)].join('\n'),

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import type { Backend, ClientAuth, Endpoint } from 'libtlspool/protocol';
 import { loadAddon } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
+import type { PeerRules } from './policy/peers.js';
 
 /** A certificate chain with its key. The key buffer is read once and may be wiped after the call. */
 export interface KeyPairSpec {
@@ -38,6 +39,11 @@ export interface ContextSpec {
   readonly groups: readonly string[];
   readonly preferServerCiphers: boolean;
   readonly clientAuth: ClientAuth;
+  /**
+   * Which certificates are accepted beyond those whose chain verifies; checked inside the handshake and again when a session is resumed. A peer that
+   * is refused gets the alert bad_certificate, and the event says CERT_REJECTED. With an `allow` no listener can let a bad chain through.
+   */
+  readonly peers?: PeerRules;
   readonly ticketLifetimeS: number;
   /** Contexts with the same tag share ticket keys across reloads; a change of trust, policy or certificate must change it. */
   readonly ticketTag: string;

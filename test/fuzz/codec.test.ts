@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
 import { Packr } from 'msgpackr';
-import { decodeMessage, encodeMessage, formatMessage, messageSpec, messageTypes, peekEnvelope, TlsPoolError } from 'libtlspool/protocol';
+import { decodeMessage, decodePacket, encodeMessage, formatMessage, maxPacketMessages, messageSpec, messageTypes, peekEnvelope, TlsPoolError } from 'libtlspool/protocol';
 import type { Direction, Fields, Message, MessageType, Shape } from 'libtlspool/protocol';
 import { messageArbitrary } from './message-arbitrary.js';
 
@@ -88,6 +88,53 @@ describe('codec under arbitrary input', function () {
         if (decoded !== undefined) assert.deepEqual(decodeMessage(encodeMessage(decoded, maxOctets), direction, maxOctets), decoded);
       }
     }), { numRuns: numRuns * 5 });
+  });
+
+  /** Takes a packet of the pool apart; a refusal is fine when it is one of the codec. */
+  function takeApart(packet: Uint8Array): readonly Message[] | undefined {
+    const start = performance.now();
+    try {
+      return decodePacket(packet, maxOctets);
+    } catch (error) {
+      assert.ok(error instanceof TlsPoolError, `threw ${String(error)}`);
+      assert.ok(['BAD_MESSAGE', 'UNKNOWN_OP', 'MESSAGE_TOO_LARGE'].includes(error.code), error.code);
+      return undefined;
+    } finally {
+      assert.ok(performance.now() - start < slowMs);
+    }
+  }
+  const mayShare = ({ type, op }: Message): boolean => type === 'event' && (op === 'connection' || op === 'closed');
+  const toClient = fc.oneof(...messageTypes.toClient.map((type) => messageArbitrary(type)));
+
+  it('messages back to back come apart as they were put together when all of them may share a packet, and are refused when one may not', () => {
+    const events = messageArbitrary('event').filter(mayShare);
+    let shared = 0;
+    fc.assert(fc.property(fc.array(fc.oneof({ weight: 20, arbitrary: events }, { weight: 1, arbitrary: toClient }), { minLength: 1, maxLength: maxPacketMessages + 2 }), (messages) => {
+      const taken = takeApart(Buffer.concat(messages.map((message) => encodeMessage(message, maxOctets))));
+      if (messages.length === 1 || (messages.length <= maxPacketMessages && messages.every(mayShare))) assert.deepEqual(taken, messages);
+      else assert.equal(taken, undefined);
+      if (messages.length > 1 && taken !== undefined) shared++;
+    }), { numRuns });
+    assert.ok(shared > numRuns / 20, 'there were packets with several messages');
+  });
+
+  it('packets with octets changed, cut or added come apart into messages of the table that may share one, or are refused', () => {
+    const edit = fc.tuple(fc.nat(), fc.nat({ max: 3 }), fc.uint8Array({ minLength: 1, maxLength: 4 }));
+    fc.assert(fc.property(fc.array(messageArbitrary('event'), { minLength: 1, maxLength: 4 }), fc.array(edit, { minLength: 1, maxLength: 3 }), (messages, edits) => {
+      let packet = Buffer.concat(messages.map((message) => encodeMessage(message, maxOctets)));
+      for (const [where, skip, octets] of edits) {
+        const at = where % (packet.length + 1);
+        packet = Buffer.concat([packet.subarray(0, at), octets, packet.subarray(at + skip)]);
+      }
+      const taken = takeApart(Buffer.from(packet));
+      if (taken === undefined) return;
+      assert.ok(taken.length === 1 || taken.every(mayShare));
+      assert.deepEqual(takeApart(Buffer.concat(taken.map((message) => encodeMessage(message, maxOctets)))), taken);
+    }), { numRuns: numRuns * 3 });
+  });
+
+  it('a packet of 1 MiB of empty maps is refused in no time', () => {
+    assert.equal(takeApart(Buffer.alloc(maxOctets, 0x80)), undefined);
   });
 
   it('any MessagePack value in a body is refused or sound', () => {

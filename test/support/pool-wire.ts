@@ -8,6 +8,8 @@ import { Packr } from 'msgpackr';
 
 const packr = new Packr({ useRecords: false, variableMapSize: true });
 const pollIn = 1;
+/** Most events, and so most descriptors, in one packet. */
+const maxEvents = 32;
 
 export interface WireMessage {
   readonly type: string;
@@ -52,9 +54,7 @@ export class PoolWire {
 
   /** The next message of any kind; undefined at end of stream. Blocks for at most `deadlineMs`. */
   next(deadlineMs = 10_000): WireMessage | undefined {
-    const queued = this.others.shift();
-    if (queued !== undefined) return queued;
-    return this.#receive(deadlineMs);
+    return this.others.shift() ?? this.#receive(deadlineMs);
   }
 
   /** One request and its reply; throws WireError on an error reply. Messages of other kinds are kept in `others`. */
@@ -83,9 +83,16 @@ export class PoolWire {
 
   #receive(deadlineMs: number): WireMessage | undefined {
     if (sockets.pollWait(this.fd, pollIn, deadlineMs) === 0) throw new Error(`the pool sent nothing for ${String(deadlineMs)} ms`);
-    const received = sockets.receive(this.fd, 65_536, 4);
+    const received = sockets.receive(this.fd, 131_072, maxEvents);
     if (received === null) throw new Error('the pool socket was readable and had nothing to read');
     if (received.eof) return undefined;
-    return { ...(packr.unpack(received.data) as Omit<WireMessage, 'fds'>), fds: received.fds };
+    const [first, ...rest] = packr.unpackMultiple(received.data) as Omit<WireMessage, 'fds'>[];
+    if (first === undefined) throw new Error('a packet without a message');
+    if (rest.length === 0) return { ...first, fds: received.fds };
+    // Several events: the descriptors are those of the connections, in order.
+    const fds = [...received.fds];
+    const messages = [first, ...rest].map((message) => ({ ...message, fds: message.op === 'connection' ? fds.splice(0, 1) : [] }));
+    this.others.push(...messages.slice(1));
+    return messages[0];
   }
 }

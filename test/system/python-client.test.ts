@@ -42,6 +42,17 @@ describe('examples/python: another language speaks the protocol', function () {
     }
   });
 
+  it('60 connections that came while it was stopped, in fewer packets, are each served', async () => {
+    client.kill('SIGSTOP');
+    const answers = Promise.all(Array.from({ length: 60 }, () => nodeGet(target)));
+    await until(() => pool.status()['sessions'] === 60, { what: 'the handshakes to be done' });
+    client.kill('SIGCONT');
+    for (const { status, body } of await answers) {
+      assert.equal(status, 200);
+      assert.match(body, /^Hello from Python/);
+    }
+  });
+
   it('each of its sessions ends complete, and the client is told so once', async () => {
     const closed = (): number => client.stdout.match(/^closed: closed$/gm)?.length ?? 0;
     await until(() => pool.status()['sessions'] === 0, { what: 'all sessions to end', context: () => client.tail() });

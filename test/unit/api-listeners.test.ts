@@ -166,6 +166,93 @@ describe('listeners', () => {
     assert.equal((await client.request('ping')).message.type, 'reply');
   });
 
+  it('a batch of connections comes in a few packets, each with its own descriptor, and clogs nobody who reads', async () => {
+    const client = await bench.client();
+    const listener = await listen(client);
+    const before = client.packets;
+    const count = 80;
+    const ours = Array.from({ length: count }, () => sockets.socketpair('stream'));
+    bench.emit(...ours.map(([, theirs], n) => established(n + 1, { listener, plainfd: theirs, servername: `n${n}` })), closed(1), closed(2));
+    for (const [n, [end]] of ours.entries()) {
+      const { message, body, fds } = await client.next();
+      assert.deepEqual([message.op, (body['info'] as { servername: string }).servername, fds.length], ['connection', `n${n}`, 1]);
+      sockets.send(end, Buffer.from(`${n}`));
+      for (const fd of fds) {
+        assert.equal(sockets.receive(fd, 10, 0)?.data.toString(), `${n}`);
+        sockets.close(fd);
+      }
+      sockets.close(end);
+    }
+    assert.deepEqual([(await client.next()).message.op, (await client.next()).message.op], ['closed', 'closed']);
+    assert.equal(client.packets - before, Math.ceil((count + 2) / 32));
+    assert.equal(bench.engine.named('pauseListener').length, 0);
+  });
+
+  it('a client that dies in the middle of a batch loses its own connections only, and no descriptor stays open', async () => {
+    const [dead, alive] = [await bench.client(userA), await bench.client(userA)];
+    const [one, other] = [await listen(dead), await listen(alive)];
+    dead.close();
+    bench.emit(...[1, 2, 3, 4].map((session) => established(session, { listener: session % 2 === 0 ? one : other, plainfd: bench.plainPair() })));
+    for (const _ of [1, 2]) for (const fd of (await alive.next()).fds) sockets.close(fd);
+    await bench.client();
+    assert.deepEqual(bench.engine.named('close').map(([, session]) => session).sort(), [2, 4]);
+  });
+
+  for (const [name, narrow] of [
+    ['the identity', (): void => { bench.access.identities = ({ uid }) => uid !== userA.uid; }],
+    ['the server role', (): void => { bench.access.permissions = ({ uid }, permission) => uid !== userA.uid || permission !== 'server'; }],
+  ] as const) {
+    it(`after a reload that takes ${name} away the member is told NOT_PERMITTED, the socket is closed, and its sessions go on`, async () => {
+      const [mine, foreign] = [await bench.client(userA), await bench.client(userB)];
+      const [lost, kept] = [await listen(mine, { localid: 'localhost' }), await listen(foreign, { localid: 'localhost' })];
+      bench.emit(established(1, { listener: lost }));
+      const { body: { ctlkey } } = await mine.next();
+      narrow();
+      bench.store.published([]);
+      const { message, body } = await mine.next();
+      assert.deepEqual([message.op, body['listener'], body['code']], ['listenerClosed', lost, 'NOT_PERMITTED']);
+      assert.deepEqual(bench.engine.named('unlisten'), [['unlisten', lost]]);
+      assert.equal(bench.engine.last('setSelector')[1], kept);
+      assert.equal(bench.engine.named('close').length, 0, 'established sessions go on');
+      assert.equal((await mine.request('close', { ctlkey })).message.type, 'reply');
+      assert.equal((await mine.request('unlisten', { listener: lost })).body['code'], 'LISTENER_UNKNOWN');
+      assert.equal((await foreign.request('unlisten', { listener: kept })).message.type, 'reply');
+    });
+  }
+
+  it('after a reload that takes backends away, a listener with one is closed, and one without stays', async () => {
+    const client = await bench.client(userA);
+    const [lost] = [await listen(client, { backend: { path: '/run/x' } }), await listen(client)];
+    bench.access.permissions = (_client, permission) => permission !== 'backend';
+    bench.store.published([]);
+    assert.deepEqual((await client.next()).body['listener'], lost);
+    assert.equal(bench.front.listeners.size, 1);
+  });
+
+  it('of a shared one only those leave who lost the permission; when its maker has lost it, all do', async () => {
+    const [maker, second, third] = [await bench.client(userA), await bench.client({ ...userA, pid: 98 }), await bench.client({ ...userA, pid: 99 })];
+    const listener = await listen(maker, { share: 'web', localid: 'localhost' });
+    for (const one of [second, third]) await one.request('join', { share: 'web' });
+    bench.access.identities = ({ pid }) => pid !== 99;
+    bench.store.published([]);
+    assert.equal((await third.next()).message.op, 'listenerClosed');
+    bench.emit(...[1, 2].map((session) => established(session, { listener })));
+    assert.deepEqual([(await maker.next()).message.op, (await second.next()).message.op, third.received.length], ['connection', 'connection', 0]);
+    assert.equal(bench.engine.named('unlisten').length, 0);
+    bench.access.identities = ({ pid }) => pid === 98;
+    bench.store.published([]);
+    for (const one of [maker, second]) assert.deepEqual((await one.next()).body['code'], 'NOT_PERMITTED');
+    assert.deepEqual(bench.engine.named('unlisten'), [['unlisten', listener]]);
+  });
+
+  it('a socket in the abstract namespace is taken, and shown as unnamed', async () => {
+    const client = await bench.client();
+    const fd = sockets.unixListen({ path: `\0tlspool-${process.pid}`, kind: 'stream' });
+    const { body } = await client.request('listen', {}, [fd]);
+    sockets.close(fd);
+    assert.deepEqual(body['local'], { family: 'unix', address: '', port: 0 });
+  });
+
   it('draining closes them, tells the clients, and refuses what is new', async () => {
     const client = await bench.client();
     const listener = await listen(client);

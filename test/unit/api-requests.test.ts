@@ -291,6 +291,47 @@ describe('requests to the pool', () => {
     assert.deepEqual(seen, bench.store.summaries.map(({ localid }) => localid));
   });
 
+  it('thousands of sessions come in pages, each once and in order, whatever the pages are', async () => {
+    const owner = { client: root, sessions: new Set<never>() };
+    const numbers = Array.from({ length: 3000 }, (_, n) => n * 3 + 1);
+    for (const number of [...numbers].reverse()) bench.front.sessions.accept(established(number, { servername: 'x'.repeat(200) }), owner);
+    const client = await bench.client();
+    for (const limit of [7, 500, undefined]) {
+      const seen: number[] = [];
+      let after: unknown;
+      do {
+        const { body } = await client.request('sessions', { ...(limit !== undefined && { limit }), ...(after !== undefined && { after }) });
+        const page = (body['sessions'] as { session: number }[]).map(({ session }) => session);
+        assert.ok(page.length > 0 && page.length <= (limit ?? 100));
+        seen.push(...page);
+        after = body['next'];
+      } while (after !== undefined);
+      assert.deepEqual(seen, numbers);
+    }
+  });
+
+  it('an identity with more names than a message holds is shown with some, and does not hide the next', async () => {
+    const summary = (localid: string, names: string[]): typeof bench.store.summaries[number] =>
+      ({ localid, names, revision: 1, source: 's', policy: 'modern', clientAuth: 'none', isDefault: false, certificates: [], trustRoots: 0 });
+    const names = Array.from({ length: 256 }, (_, n) => `${n}.`.padEnd(255, 'x'));
+    bench.store.summaries = [summary('big', names), summary('small', ['a'])];
+    const client = await bench.client();
+    const { body: first } = await client.request('identities');
+    const shown = (first['identities'] as { names: string[] }[])[0]?.names ?? [];
+    assert.ok(shown.length >= 100 && shown.length < 256, `${shown.length}`);
+    assert.deepEqual(shown, names.slice(0, shown.length));
+    const { body: second } = await client.request('identities', { after: 'big' });
+    assert.deepEqual((second['identities'] as { localid: string }[]).map(({ localid }) => localid), ['small']);
+  });
+
+  it('a reload that changed more than a message holds is still a success', async () => {
+    const client = await bench.client();
+    bench.reload = () => Promise.resolve({ changed: Array.from({ length: 2000 }, (_, n) => `${n}`.padEnd(255, 'x')), unchanged: 2 });
+    const { message, body } = await client.request('reload');
+    assert.equal(message.type, 'reply', JSON.stringify(body));
+    assert.ok((body['changed'] as string[]).length >= 100);
+  });
+
   it('reload passes on what changed, and why it failed', async () => {
     const client = await bench.client();
     bench.reload = () => Promise.resolve({ changed: ['localhost'], unchanged: 2 });

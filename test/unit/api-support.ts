@@ -1,7 +1,7 @@
 /** A front with a scripted engine behind it and real sockets before it. */
 import { sockets } from 'libtlspool/native';
 import type { BorrowedFd, OwnedFd, Poll } from 'libtlspool/native';
-import { decodeMessage, encodeMessage } from 'libtlspool/protocol';
+import { decodePacket, encodeMessage, highestMaxMessageOctets, maxPacketMessages } from 'libtlspool/protocol';
 import type { Message, RequestOp, ToClientMessage } from 'libtlspool/protocol';
 import { readdirSync } from 'node:fs';
 import { Front } from 'tlspool/dist/api/index.js';
@@ -100,6 +100,8 @@ export class TestClient {
   readonly fd: OwnedFd;
   readonly received: { message: ToClientMessage; fds: readonly OwnedFd[] }[] = [];
   isEnded = false;
+  /** Packets that came, each with one message or several. */
+  packets = 0;
   readonly #poll: Poll;
   #wake: (() => void) | undefined;
   #isReading = true;
@@ -154,20 +156,27 @@ export class TestClient {
     sockets.close(this.fd);
   }
 
+  #takeApart(messages: readonly ToClientMessage[], fds: OwnedFd[]): void {
+    this.packets += 1;
+    const [only] = messages;
+    if (messages.length === 1 && only !== undefined) this.received.push({ message: only, fds });
+    else for (const message of messages) this.received.push({ message, fds: message.op === 'connection' ? fds.splice(0, 1) : [] });
+  }
+
   #woken(): Promise<void> { return new Promise((resolve) => { this.#wake = resolve; }); }
 
   #receive(): void {
     while (this.#isReading && !this.isEnded) {
       let packet;
       try {
-        packet = sockets.receive(this.fd, 65_536, 4);
+        packet = sockets.receive(this.fd, highestMaxMessageOctets, maxPacketMessages);
       } catch {
         this.isEnded = true;
         break;
       }
       if (packet === null) break;
       if (packet.eof) this.isEnded = true;
-      else this.received.push({ message: decodeMessage(packet.data, 'toClient'), fds: packet.fds });
+      else this.#takeApart(decodePacket(packet.data, highestMaxMessageOctets), [...packet.fds]);
     }
     if (this.isEnded) this.#poll.stop();
     this.#wake?.();

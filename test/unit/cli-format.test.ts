@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { poolCommands } from 'tlspool/dist/cli/commands.js';
+import type { PoolCommand } from 'tlspool/dist/cli/commands.js';
 import { duration, list, moment, octets, printable, table } from 'tlspool/dist/cli/format.js';
 import { exitCodeOf } from 'tlspool/dist/cli/exitcodes.js';
 import { runCli } from 'tlspool/dist/cli/index.js';
@@ -59,6 +61,49 @@ describe('cli exit codes', () => {
     const json = await cli('--json', '--socket', '/nowhere/pool.sock', 'ping');
     assert.equal(json.code, 3);
     assert.equal((JSON.parse(json.err) as { error: { code: string } }).error.code, 'POOL_UNREACHABLE');
+  });
+});
+
+describe('cli: lists that come in pages', () => {
+  /** A pool that gives `rows` in pages, and says how often it was asked. */
+  function paging<Row>(rows: readonly Row[], most: number, keyOf: (row: Row) => string | number, field: string): { pool: Parameters<PoolCommand>[0]; asked: () => number } {
+    let asked = 0;
+    const request = (_op: string, { after }: { after?: string | number }): object => {
+      asked += 1;
+      const rest = rows.filter((row) => after === undefined || keyOf(row) > after);
+      const page = rest.slice(0, most);
+      const last = page.at(-1);
+      return { [field]: page, ...(page.length < rest.length && last !== undefined && { next: keyOf(last) }) };
+    };
+    return { pool: { request } as unknown as Parameters<PoolCommand>[0], asked: () => asked };
+  }
+  const sessions = Array.from({ length: 5000 }, (_, n) => ({ session: n * 256, role: 'server', protocol: 'TLSv1.3', cipher: 'c', resumed: false, authorized: false, startedAtMs: 0 }));
+  const identities = Array.from({ length: 3000 }, (_, n) => ({ localid: `n${String(n).padStart(5, '0')}`, names: [], revision: 1, source: 's', policy: 'modern', clientAuth: 'none', isDefault: false, certificates: [], trustRoots: 0 }));
+
+  it('all sessions are shown, each once and in order', () => {
+    const { pool, asked } = paging(sessions, 77, ({ session }) => session, 'sessions');
+    const { value, text } = poolCommands.sessions(pool);
+    assert.deepEqual(value, { sessions });
+    assert.equal(asked(), Math.ceil(5000 / 77));
+    assert.equal(text.split('\n').length, 5001);
+  });
+
+  it('all identities are shown, each once and in order', () => {
+    const { pool, asked } = paging(identities, 99, ({ localid }) => localid, 'identities');
+    const { value, text } = poolCommands.identities(pool);
+    assert.deepEqual(value, { identities });
+    assert.equal(asked(), Math.ceil(3000 / 99));
+    assert.equal(text.split('\n').length, 3001);
+  });
+
+  it('a page that is exactly the last one ends the list', () => {
+    const { pool, asked } = paging(sessions.slice(0, 154), 77, ({ session }) => session, 'sessions');
+    assert.deepEqual(poolCommands.sessions(pool).value, { sessions: sessions.slice(0, 154) });
+    assert.equal(asked(), 2);
+  });
+
+  it('a table of 200,000 rows can be made', () => {
+    assert.equal(table(['n'], Array.from({ length: 200_000 }, (_, n) => [n])).length, 200_000 * 7 + 6);
   });
 });
 

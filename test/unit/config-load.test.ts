@@ -134,6 +134,9 @@ describe('configuration', () => {
         for (const value of refused) assert.equal(refusal(yaml(value)).problems[0]?.field, key);
       });
     }
+    it('a message that no packet could carry is refused in octets, with the reason', () => {
+      assert.match(refusal('limits: {messageOctets: 1048576}\n').message, /limits\.messageOctets: 1048576 is not a number of octets from 4096 to 131072, which is what one packet of the pool socket can carry/);
+    });
     it('a permission means the same in each octal spelling', () => {
       for (const spelling of ['0660', '0o660', '"0660"', '660']) assert.equal(load(`socket: {mode: ${spelling}}\n`).socket.mode, 0o660, spelling);
       assert.equal(load('socket: {mode: 0777}\n').socket.mode, 0o777);

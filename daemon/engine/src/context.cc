@@ -69,7 +69,7 @@ bool Context::build(ContextSpec& spec, std::string& problem, std::string& field)
   client_auth_ = spec.client_auth;
   tickets_ = ticket_keys_for(spec.ticket_tag, spec.ticket_lifetime_s);
   set_fixed_behaviour(spec);
-  if (!set_policy(spec, problem, field)) return false;
+  if (!set_policy(spec, problem, field) || !set_peer_rules(spec, problem, field)) return false;
   for (size_t i = 0; i < spec.key_pairs.size(); ++i) {
     field = "keyPairs[" + std::to_string(i) + "]";
     if (!add_key_pair(spec.key_pairs[i], problem)) return false;
@@ -131,6 +131,15 @@ bool Context::set_policy(const ContextSpec& spec, std::string& problem, std::str
   }
   ERR_clear_error();
   return false;
+}
+
+bool Context::set_peer_rules(const ContextSpec& spec, std::string& problem, std::string& field) {
+  const auto is_empty = [](const auto& list) { return list.empty(); };
+  if (std::all_of(spec.allowed_peers.begin(), spec.allowed_peers.end(), is_empty) &&
+      std::all_of(spec.denied_peers.begin(), spec.denied_peers.end(), is_empty))
+    return true;
+  peer_rules_ = PeerRules::make(spec.allowed_peers, spec.denied_peers, problem, field);
+  return peer_rules_ != nullptr;
 }
 
 bool Context::add_key_pair(KeyPair& pair, std::string& problem) {

@@ -9,6 +9,7 @@
 
 #include "events.hh"
 #include "ossl.hh"
+#include "peer_rules.hh"
 #include "tickets.hh"
 
 namespace tlspool {
@@ -32,6 +33,7 @@ struct ContextSpec {
   std::vector<std::string> groups;
   bool prefer_server_ciphers = false;
   ClientAuth client_auth = ClientAuth::none;
+  PeerRuleList allowed_peers, denied_peers;
   int64_t ticket_lifetime_s = 3600;
   std::string ticket_tag;
 };
@@ -46,6 +48,8 @@ class Context {
   ClientAuth client_auth() const { return client_auth_; }
   const SharedOctets& localid() const { return localid_; }
   uint32_t revision() const { return revision_; }
+  // Null: whatever the chain verification accepts.
+  const PeerRules* peer_rules() const { return peer_rules_.get(); }
   // DER of a certificate of ours; null when `certificate` is not one of this context.
   SharedOctets der_of(const X509* certificate) const;
 
@@ -61,10 +65,12 @@ class Context {
   bool add_key_pair(KeyPair& pair, std::string& problem);
   bool set_policy(const ContextSpec& spec, std::string& problem, std::string& field);
   bool set_trust(const std::string& pem, std::string& problem);
+  bool set_peer_rules(const ContextSpec& spec, std::string& problem, std::string& field);
   void set_fixed_behaviour(const ContextSpec& spec);
 
   SslCtxPtr ctx_;
   std::shared_ptr<TicketKeys> tickets_;
+  std::shared_ptr<const PeerRules> peer_rules_;
   SharedOctets localid_;
   std::vector<std::pair<const X509*, SharedOctets>> certificates_;
   std::string policy_;  // versions, suites and groups as one string: equal means nothing to change

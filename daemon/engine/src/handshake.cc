@@ -214,6 +214,16 @@ int Session::verify_peer(X509_STORE_CTX* store) {
     for (int i = 0; i < sk_X509_num(chain); ++i) expiry = std::min(expiry, expiry_of(sk_X509_value(chain, i)));
     peer_expiry_ = expiry;
   }
+  if (const PeerRules* rules = context_->peer_rules(); rules != nullptr) {
+    // Also where the chain is bad and that may be overlooked: what a rule refuses is never let through.
+    std::string refusal = rules->refusal(X509_STORE_CTX_get0_cert(store));
+    if (!refusal.empty()) {
+      if (start_) start_->refusal = std::move(refusal);
+      X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED);
+      return 0;
+    }
+    if (verdict != 1 && rules->has_allow()) return 0;
+  }
   if (verdict == 1) return 1;
   const bool lenient = !negotiation_->reject_unauthorized && !(server_ && context_->client_auth() == ClientAuth::require);
   if (lenient) {
@@ -278,6 +288,8 @@ void Session::fail_handshake() {
   std::string reason = take_reason("unknown error");
   if (refused_name) return fail("NAME_REFUSED", start_->servername.empty() ? "the client sent no server name (SNI) and there is no default identity"
                                                                            : "the server name that the client asks for is not served here");
+  if (start_ && !start_->refusal.empty())
+    return fail("CERT_REJECTED", "an access rule of the identity " + *context_->localid() + " refused the certificate of the peer: " + start_->refusal);
   if (alert_sent_ >= 0 && verified != X509_V_OK)
     return fail("CERT_REJECTED", std::string("the certificate of the peer was not accepted: ") + verify_code_name(verified) + " (" +
                                      X509_verify_cert_error_string(verified) + ")");

@@ -54,6 +54,51 @@ ClientAuth read_client_auth(Reader& reader, const char* key) {
   return ClientAuth::none;
 }
 
+// The keys of an object; it throws for anything else, and for a key that `known` does not know: a rule that is overlooked is a rule that fails open.
+template <typename Known>
+std::vector<std::string> read_keys(napi_env env, Reader& outer, const char* field, napi_value object, Known known) {
+  std::vector<std::string> keys;
+  napi_valuetype type = napi_undefined;
+  bool array = true;
+  napi_value names = nullptr;
+  uint32_t count = 0;
+  if (object == nullptr || napi_typeof(env, object, &type) != napi_ok || type != napi_object || napi_is_array(env, object, &array) != napi_ok ||
+      array || napi_get_property_names(env, object, &names) != napi_ok || napi_get_array_length(env, names, &count) != napi_ok) {
+    outer.fail(field, "must be an object");
+    return keys;
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    napi_value item = nullptr;
+    std::string key;
+    if (napi_get_element(env, names, i, &item) != napi_ok || !read_text(env, item, key, 64) || !known(key)) {
+      outer.fail(field, "has a key that is not known");
+      return {};
+    }
+    keys.push_back(std::move(key));
+  }
+  return keys;
+}
+
+size_t peer_name_kind_of(const std::string& name) {
+  size_t kind = 0;
+  while (kind < peer_name_kinds && name != peer_name_kind(kind)) ++kind;
+  return kind;
+}
+
+void read_peer_rules(napi_env env, Reader& outer, ContextSpec& spec) {
+  if (!outer.has("peers")) return;
+  const napi_value peers = outer.get("peers");
+  Reader reader(env, peers);
+  for (const std::string& side : read_keys(env, outer, "peers", peers, [](const std::string& key) { return key == "allow" || key == "deny"; })) {
+    const napi_value lists = reader.get(side.c_str());
+    Reader list(env, lists);
+    PeerRuleList& out = side == "allow" ? spec.allowed_peers : spec.denied_peers;
+    for (const std::string& name : read_keys(env, outer, "peers", lists, [](const std::string& key) { return peer_name_kind_of(key) < peer_name_kinds; }))
+      out[peer_name_kind_of(name)] = list.texts(name.c_str(), 1000, 2048);
+    if (!list.ok() || !reader.ok()) return outer.fail("peers", "has a list that cannot be read");
+  }
+}
+
 // Wire format of RFC 7301 section 3.1.
 std::string read_alpn(Reader& reader) {
   std::string wire;
@@ -125,6 +170,7 @@ napi_value make_context(napi_env env, napi_value object) {
   spec.ticket_lifetime_s = static_cast<int64_t>(reader.number("ticketLifetimeS", 1, 7 * 86'400));  // RFC 8446 section 4.6.1: at most a week
   spec.ticket_tag = reader.text("ticketTag", 1024);
   if (reader.has("trust")) spec.trust = reader.octets("trust");
+  read_peer_rules(env, reader, spec);
   for (const napi_value item : reader.list("keyPairs", 8)) {
     Reader pair(env, item);
     spec.key_pairs.push_back({pair.octets("chain"), pair.octets("key")});

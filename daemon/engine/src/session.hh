@@ -48,6 +48,7 @@ struct SessionStart {
   uint64_t handshake_ms = 0;
   Endpoint remote;
   Endpoint local;  // where it is known without asking the kernel
+  std::string refusal;  // why an access rule refused the peer's certificate
 };
 
 enum class CloseRequest { orderly, abort, revoked, drained };

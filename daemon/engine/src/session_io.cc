@@ -296,6 +296,11 @@ void Session::send_tickets() {
 // Sends what OpenSSL has written; keeps the rest. False: the session ended.
 bool Session::flush_output() {
   Output& output = worker_.output();
+  if (tx_done_) {
+    // Behind our close_notify and FIN, while the peer goes on: OpenSSL answers its KeyUpdate, and there is no way to send that.
+    output.used = 0;
+    return phase_ != Phase::ended;
+  }
   if (!deferred_.empty() && output.used > 0) {
     output.prepend(deferred_.data(), deferred_.size());
     deferred_ = {};

@@ -65,6 +65,10 @@ SSL_TICKET_RETURN ticket_read(SSL* ssl, SSL_SESSION* state, const unsigned char*
     return SSL_TICKET_RETURN_IGNORE_RENEW;
   memcpy(&expiry, data, sizeof expiry);
   if (expiry != 0 && expiry <= seconds_now()) return SSL_TICKET_RETURN_IGNORE_RENEW;
+  // The tag of the ticket keys changes with the rules; this holds without that, too.
+  const PeerRules* rules = session->context() == nullptr ? nullptr : session->context()->peer_rules();
+  const X509* peer = SSL_SESSION_get0_peer(state);
+  if (rules != nullptr && peer != nullptr && !rules->refusal(peer).empty()) return SSL_TICKET_RETURN_IGNORE_RENEW;
   session->set_peer_expiry(expiry);
   return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
 }

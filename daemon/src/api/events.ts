@@ -68,6 +68,7 @@ export class EventRouter {
     if (this.front.parts.log.isDebug) this.#logEstablished(event);
     if (event.listener === 0) this.#started(event);
     else this.#accepted(event);
+    this.front.endIfRevoked(event.session);
   }
 
   /** A connection of a listener: the next member in turn gets it, or the one that was asked about its name. */

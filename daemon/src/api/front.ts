@@ -7,7 +7,7 @@ import { TlsPoolError } from 'libtlspool/protocol';
 import type { OwnedFd } from 'libtlspool/native';
 import type { EngineEvent, Selector } from '../engine.js';
 import type { Client } from '../policy/access.js';
-import { SessionTable } from '../session/index.js';
+import { RevisionFloors, SessionTable } from '../session/index.js';
 import type { Session } from '../session/index.js';
 import { AskTable } from './asks.js';
 import { Connection } from './connection.js';
@@ -43,6 +43,7 @@ export class Front {
   readonly work = new WorkTable();
   /** By the engine's session number. */
   readonly starts = new Map<number, Start>();
+  readonly #floors = new RevisionFloors();
   readonly #refused = new Set<Connection>();
   readonly #events: EventRouter;
   readonly #hooks: ConnectionHooks;
@@ -63,6 +64,8 @@ export class Front {
       // First, so that whoever may no longer serve an identity is never given a connection of it.
       this.#expelMembers();
       this.listeners.renew((settings) => this.#selectorOf(settings));
+      this.#floors.update(parts.store.list());
+      for (const session of this.#floors.below(this.sessions.all())) this.endSession(session, 'revoked');
     });
   }
 
@@ -98,9 +101,15 @@ export class Front {
   }
 
   /** The engine is to end this session; nobody controls it any more unless its owner stays to be told. */
-  endSession(session: Session, how: 'orderly' | 'abort' | 'drained'): void {
+  endSession(session: Session, how: 'orderly' | 'abort' | 'drained' | 'revoked'): void {
     this.sessions.closing(session);
     this.parts.engine.close(session.number, how);
+  }
+
+  /** A session whose handshake began before its identity was published anew may be below the floor when it is established. */
+  endIfRevoked(number: number): void {
+    const session = this.sessions.get(number);
+    if (session !== undefined && this.#floors.below([session]).length > 0) this.endSession(session, 'revoked');
   }
 
   /** Nothing new from now on: listeners are closed, clients are told the deadline, sessions go on. */

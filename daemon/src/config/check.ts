@@ -93,11 +93,12 @@ function crossProblems(config: ParsedConfig, yaml: Yaml): Problem[] {
     const first = seen.get(identity.localid);
     if (first !== undefined) add([...at, 'localid'], `${show(identity.localid)} is the localid of identities[${first}] already; each needs its own`);
     else seen.set(identity.localid, index);
-    const { directory, certificate, key, trust } = identity;
-    if (directory !== undefined && (certificate ?? key ?? trust) !== undefined) add(at, 'has a directory and also files; keep either directory, or certificate, key and trust');
+    const { directory, certificate, key, pkcs12, trust } = identity;
+    if (directory !== undefined && (certificate ?? key ?? pkcs12 ?? trust) !== undefined) add(at, 'has a directory and also files; keep either directory, or certificate, key and trust, or pkcs12 and trust');
+    else if (pkcs12 !== undefined && (certificate ?? key) !== undefined) add(at, 'has pkcs12 and also certificate or key; keep one of the two');
     else if ((certificate === undefined) !== (key === undefined)) add(at, certificate === undefined ? 'has a key without certificate; add the certificate' : 'has a certificate without key; add the key');
-    else if (trust !== undefined && certificate === undefined) add([...at, 'trust'], 'goes with certificate and key; in a directory the roots are in ca.crt');
-    else if ((directory ?? certificate ?? config.identitiesDirectory) === undefined) add(at, 'says nowhere where its credentials are; add directory, or certificate and key, or identitiesDirectory at the top');
+    else if (trust !== undefined && (certificate ?? pkcs12) === undefined) add([...at, 'trust'], 'goes with certificate and key, or with pkcs12; in a directory the roots are in ca.crt');
+    else if ((directory ?? certificate ?? pkcs12 ?? config.identitiesDirectory) === undefined) add(at, 'says nowhere where its credentials are; add directory, or certificate and key, or pkcs12, or identitiesDirectory at the top');
     if (identity.default && defaultAt !== undefined) add([...at, 'default'], `identities[${defaultAt}] is the default already; only one can be`);
     if (identity.default) defaultAt ??= index;
   }

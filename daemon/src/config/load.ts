@@ -66,7 +66,10 @@ function readText(file: string): string {
 
 /** `parent` is identitiesDirectory; checkConfig has seen to it that one of the places is there. */
 function toSource(identity: ParsedIdentity, absolute: (file: string) => string, parent = ''): SourceConfig {
-  const { directory, certificate, key, trust } = identity;
+  const { directory, certificate, key, pkcs12, trust } = identity;
+  if (pkcs12 !== undefined) {
+    return { kind: 'pkcs12', file: absolute(pkcs12.file), passwordFile: absolute(pkcs12.passwordFile), ...(trust === undefined ? {} : { trust: absolute(trust) }) };
+  }
   if (certificate !== undefined && key !== undefined) {
     return { kind: 'files', certificate: absolute(certificate), key: absolute(key), ...(trust === undefined ? {} : { trust: absolute(trust) }) };
   }
@@ -74,8 +77,11 @@ function toSource(identity: ParsedIdentity, absolute: (file: string) => string, 
 }
 
 function toIdentity(identity: ParsedIdentity, source: SourceConfig): IdentityConfig {
-  const { localid, names, policy, clientAuth, ticketLifetime } = identity;
-  return { localid, source, names, policy, clientAuth, isDefault: identity.default, ticketLifetimeS: ticketLifetime };
+  const { localid, names, policy, clientAuth, ticketLifetime, peers, priorRevisions } = identity;
+  return {
+    localid, source, names, policy, clientAuth, isDefault: identity.default, ticketLifetimeS: ticketLifetime,
+    ...(peers === undefined ? {} : { peers }), ...(priorRevisions === undefined ? {} : { priorRevisions }),
+  };
 }
 
 function toRule(rule: ParsedRule): AccessRule {

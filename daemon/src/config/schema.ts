@@ -6,6 +6,7 @@ import { highestMaxMessageOctets } from 'libtlspool/protocol';
 import { z } from 'zod';
 import { lookupId } from './accounts.js';
 import { normalizeHostName } from '../pki/names.js';
+import { peerNameKinds, type PeerNameKind } from '../policy/peers.js';
 
 const lookup = (database: 'passwd' | 'group', noun: string) => z.unknown().transform((value, context) => {
   const id = typeof value === 'string' || typeof value === 'number' ? lookupId(database, value) : undefined;
@@ -86,17 +87,48 @@ const trust = z.strictObject({
   roots: z.array(file).min(1).max(64).optional().describe('PEM files with the roots for outgoing connections without an identity, and for identities without trust of their own. Default: `/etc/ssl/certs/ca-certificates.crt` where it exists.'),
 }).describe('Trust of the pool itself.');
 
+const peerEntries = (kind: PeerNameKind) => z.array(z.string().transform((value, context) => {
+  const { parse, allowed } = peerNameKinds[kind];
+  const entry = parse(value);
+  if (entry !== undefined) return entry;
+  context.issues.push({ code: 'custom', input: value, message: allowed });
+  return z.NEVER;
+})).max(1000).optional();
+
+const peerNames = (verb: string) => z.strictObject({
+  dns: peerEntries('dns').describe(`DNS names that are ${verb}; \`*.example.org\` covers one label.`),
+  uri: peerEntries('uri').describe(`URIs that are ${verb}, such as \`spiffe://example.org/ns/*/sa/web\`: below the authority \`*\` is one segment, and \`**\` at the end all that follow.`),
+  email: peerEntries('email').describe(`E-mail addresses that are ${verb}; the domain in any case.`),
+  ip: peerEntries('ip').describe(`Addresses and networks that are ${verb}, such as \`192.0.2.0/24\`.`),
+  cn: peerEntries('cn').describe(`Common names of the subject that are ${verb}, to the letter.`),
+  ou: peerEntries('ou').describe(`Organizational units of the subject that are ${verb}, to the letter.`),
+  spki: peerEntries('spki').describe(`Keys that are ${verb}: \`sha256:\` and the base64 of the SHA-256 of SubjectPublicKeyInfo. The chain must verify all the same.`),
+});
+
+const peers = z.strictObject({
+  allow: peerNames('accepted').optional().describe('With any entry here, only certificates that match one are accepted. Needs `clientAuth`, unless the certificates of the identity are for clients only.'),
+  deny: peerNames('refused').optional().describe('Certificates that match an entry here are refused; this wins over `allow`.'),
+}).describe('Which certificates of peers are accepted, of those whose chain verifies. At most 1000 entries a list.');
+
+const pkcs12 = z.strictObject({
+  file: file.describe('PKCS#12 file with one private key, its certificate and the chain, mode 0600. Required.'),
+  passwordFile: file.describe('File whose first line is the password, mode 0600; an empty file is the empty password. Required.'),
+}).describe('Credentials in PKCS#12 (`.p12`, `.pfx`), instead of `directory` or `certificate`.');
+
 const identity = z.strictObject({
   localid: localid.describe('Name of the identity, 1 to 255 octets, unique. Required.'),
-  directory: file.optional().describe('Folder with `tls.crt`, `tls.key`, `ca.crt` and further pairs of `*.crt` and `*.key` for other key types. Without `directory` and `certificate`: the sub-folder of `identitiesDirectory` with this name.'),
+  directory: file.optional().describe('Folder with `tls.crt`, `tls.key`, `ca.crt` and further pairs of `*.crt` and `*.key` for other key types. Without `directory`, `certificate` and `pkcs12`: the sub-folder of `identitiesDirectory` with this name.'),
   certificate: file.optional().describe('PEM chain, leaf first. Instead of `directory`; needs `key`.'),
   key: file.optional().describe('PEM private key, not encrypted, mode 0600. Needs `certificate`.'),
-  trust: file.optional().describe('PEM roots for the certificates of peers. Only with `certificate`; a folder has `ca.crt`.'),
+  pkcs12: pkcs12.optional(),
+  trust: file.optional().describe('PEM roots for the certificates of peers. Only with `certificate` or `pkcs12`; a folder has `ca.crt`.'),
   names: z.array(hostName).max(256).default([]).describe('Server names (SNI) that this identity serves; `*.example.org` covers one label. Default: the DNS names of its certificates. At most 256.'),
   policy: z.enum(['modern', 'intermediate']).default('intermediate').describe('`modern` (TLS 1.3 only) or `intermediate` (TLS 1.2 and 1.3). Default `intermediate`.'),
   clientAuth: z.enum(['none', 'request', 'require']).default('none').describe('Client certificates: `none`, `request` or `require`. The last two need trust roots. Default `none`.'),
+  peers: peers.optional(),
   default: z.boolean().default(false).describe('Serves clients that send no server name or an unknown one. At most one identity. Default `false`.'),
   ticketLifetime: ticketLifetime.default(3600).describe('How long a session may be resumed, such as `90s`, `15m`, `1h`. 1m to 7d, default `1h`.'),
+  priorRevisions: int(0, 1_000_000).optional().describe('How many revisions before the current one may live on; sessions of older ones are closed as `revoked` when a new one is published. 0 to 1000000, default: all.'),
 });
 
 const rule = z.strictObject({

@@ -2,6 +2,7 @@
 import type { ClientAuth } from 'libtlspool/protocol';
 import type { PolicyName } from '../identity/types.js';
 import type { Permission } from '../policy/access.js';
+import type { PeerRules } from '../policy/peers.js';
 
 export interface SocketConfig {
   /** Absolute, at most 107 octets. */
@@ -30,7 +31,8 @@ export interface LogConfig { readonly level: 'debug' | 'info' | 'warn' | 'error'
 /** Where the credentials of an identity are; paths are absolute. */
 export type SourceConfig =
   | { readonly kind: 'directory'; readonly directory: string }
-  | { readonly kind: 'files'; readonly certificate: string; readonly key: string; readonly trust?: string };
+  | { readonly kind: 'files'; readonly certificate: string; readonly key: string; readonly trust?: string }
+  | { readonly kind: 'pkcs12'; readonly file: string; readonly passwordFile: string; readonly trust?: string };
 
 export interface IdentityConfig {
   readonly localid: string;
@@ -40,6 +42,10 @@ export interface IdentityConfig {
   readonly clientAuth: ClientAuth;
   readonly isDefault: boolean;
   readonly ticketLifetimeS: number;
+  /** Which certificates of peers are accepted; absent: all that verify. */
+  readonly peers?: PeerRules;
+  /** How many revisions before the current one may live on; absent: all. */
+  readonly priorRevisions?: number;
 }
 
 /** Grants to the clients that match all of uid, gid and unit that are present. At least one of the three is. */

@@ -3,6 +3,7 @@ import { TlsPoolError } from 'libtlspool/protocol';
 import type { Config } from '../config/types.js';
 import { checkDates, parseCertificates } from './inspect.js';
 import { nameTable, servedNames, type Named } from './names.js';
+import { checkPeerRules } from './peers.js';
 import { identitySettings, readDefaultTrust } from './settings.js';
 import type { IdentitySettings } from './types.js';
 import type { KeyPairSpec } from '../engine.js';
@@ -25,6 +26,7 @@ async function checkOne(settings: IdentitySettings, checkKeyPair: (pair: KeyPair
       return leaf;
     });
     for (const pair of material.keyPairs) checkKeyPair(pair);
+    checkPeerRules(settings, leaves, `identity ${settings.localid} (${settings.source.description})`);
     if (settings.clientAuth !== 'none' && material.trust === undefined) {
       throw new TlsPoolError('IDENTITY_BAD', { text: `identity ${settings.localid}: clientAuth ${settings.clientAuth} needs roots; add ca.crt (or "trust")` });
     }

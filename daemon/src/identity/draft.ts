@@ -8,6 +8,7 @@ import type { Context, ContextSpec, Engine } from '../engine.js';
 import { presets } from '../policy/presets.js';
 import { checkDates, mayBeClient, parseCertificates, parseTrust, summarize } from './inspect.js';
 import { nameTable, servedNames, type Named, type NameTable } from './names.js';
+import { checkPeerRules, isForClientRoleOnly } from './peers.js';
 import type { DefaultTrust } from './settings.js';
 import type { IdentitySettings, Material, Published } from './types.js';
 
@@ -81,28 +82,29 @@ function clientContextOf(build: Build, spec: ContextSpec, context: Context, leav
 }
 
 function makeEntry(build: Build, settings: IdentitySettings, material: Material, signature: string): Entry {
-  const { localid, policy, clientAuth, ticketLifetimeS, isDefault, source } = settings;
+  const { localid, policy, clientAuth, peers, ticketLifetimeS, isDefault, source } = settings;
   const what = `identity ${localid} (${source.description})`;
   if (clientAuth !== 'none' && material.trust === undefined) {
     throw new TlsPoolError('IDENTITY_BAD', { text: `${what}: clientAuth ${clientAuth} needs roots to check client certificates against; add ca.crt (or "trust"), or set clientAuth to none` });
   }
   const leaves = parseLeaves(material, build.nowMs);
+  checkPeerRules(settings, leaves, what);
   const names = servedNames(settings.names, leaves, what);
   const before = build.previous.entries.get(localid);
-  // Digest covers certificates and trust. Any change makes a new random tag: tickets from before no longer open.
-  const ticketKey = digestOf(material.digest, policy, clientAuth);
+  // Digest covers certificates and trust, and the rules decide who may resume. Any change makes a new random tag: tickets from before no longer open.
+  const ticketKey = digestOf(material.digest, policy, clientAuth, peers);
   const ticketTag = before?.ticketKey === ticketKey ? before.ticketTag : newTag();
   const revision = (build.previous.revisions.get(localid) ?? 0) + 1;
   const spec: ContextSpec = {
     ...presets[policy], localid, revision, keyPairs: material.keyPairs, ...(material.trust === undefined ? {} : { trust: material.trust }),
-    clientAuth, ticketLifetimeS, ticketTag,
+    clientAuth, ...(peers === undefined ? {} : { peers }), ticketLifetimeS, ticketTag,
   };
   const context = makeContext(build.engine, spec, what);
   const clientContext = clientContextOf(build, spec, context, leaves, what);
   const trustRoots = material.trust === undefined ? 0 : parseTrust(material.trust, source.description).certificates.length;
   const summary = { localid, names, revision, source: source.description, policy, clientAuth, isDefault, certificates: leaves.map(summarize), trustRoots };
   return {
-    published: { settings, revision, names, context, summary }, signature, ticketKey, ticketTag, canServe: leaves.length > 0, leaves,
+    published: { settings, revision, names, context, summary }, signature, ticketKey, ticketTag, canServe: leaves.length > 0 && !isForClientRoleOnly(settings), leaves,
     ...(clientContext === undefined ? {} : { clientContext }),
   };
 }
@@ -110,11 +112,13 @@ function makeEntry(build: Build, settings: IdentitySettings, material: Material,
 async function buildEntry(build: Build, settings: IdentitySettings): Promise<Entry> {
   const material = await settings.source.load();
   try {
-    const { localid, policy, clientAuth, names, isDefault, ticketLifetimeS, source } = settings;
-    const signature = digestOf(material.digest, policy, clientAuth, names, isDefault, ticketLifetimeS, source.description, material.trust === undefined ? build.trust?.digest : '');
+    const { localid, policy, clientAuth, peers, names, isDefault, ticketLifetimeS, priorRevisions, source } = settings;
+    const signature = digestOf(material.digest, policy, clientAuth, peers, names, isDefault, ticketLifetimeS, source.description, material.trust === undefined ? build.trust?.digest : '');
     const before = build.previous.entries.get(localid);
     // What runs already is not refused for having expired meanwhile: that is a warning (expiring in store.ts).
-    return before?.signature === signature ? before : makeEntry(build, settings, material, signature);
+    if (before?.signature !== signature) return makeEntry(build, settings, material, signature);
+    // A new floor is put in force without a new revision: that would end the sessions which have nothing wrong with them.
+    return before.published.settings.priorRevisions === priorRevisions ? before : { ...before, published: { ...before.published, settings } };
   } finally {
     wipe(material);
   }

@@ -13,7 +13,8 @@ export interface MaterialFiles { readonly pairs: readonly PairFiles[]; readonly 
 export const maxPairs = 8;
 const maxAttempts = 5;
 
-interface ReadPair { readonly chain: Buffer; readonly key: Buffer; readonly leaf: X509Certificate; readonly file: string }
+/** One chain with its key, as read; `key` is the holder's to wipe. */
+export interface ReadPair { readonly chain: Buffer; readonly key: Buffer; readonly leaf: X509Certificate; readonly file: string }
 
 async function readPair(files: PairFiles): Promise<ReadPair> {
   const { leaf, certificates, pem: chain } = parseCertificates(await readPublicFile(files.certificate), files.certificate);
@@ -41,12 +42,16 @@ function checkTypes(pairs: readonly ReadPair[]): void {
   }
 }
 
-async function readOnce(files: MaterialFiles): Promise<Material> {
+/**
+ * Pairs and trust as what one identity is made from. `read` reads the pairs into the list that it is given. Throws IDENTITY_BAD; the
+ * keys in the list are wiped then.
+ */
+export async function toMaterial(trustFile: string | undefined, read: (pairs: ReadPair[]) => Promise<void>): Promise<Material> {
   const pairs: ReadPair[] = [];
   try {
-    for (const pair of files.pairs) pairs.push(await readPair(pair));
+    await read(pairs);
     checkTypes(pairs);
-    const trust = files.trust === undefined ? undefined : parseTrust(await readPublicFile(files.trust), files.trust).pem;
+    const trust = trustFile === undefined ? undefined : parseTrust(await readPublicFile(trustFile), trustFile).pem;
     const hash = createHash('sha256');
     // The certificate names its public key, and checkPair has tied the private one to it: no key octet goes into the digest.
     for (const { chain } of pairs) hash.update(`${chain.length}:`).update(chain);
@@ -76,23 +81,33 @@ export async function fingerprint(files: readonly string[]): Promise<string> {
 
 const allFiles = (files: MaterialFiles): string[] => [...files.pairs.flatMap(({ certificate, key }) => [certificate, key]), ...(files.trust === undefined ? [] : [files.trust])];
 
+/** How a source reads at one moment. */
+export interface Reading<Files> {
+  /** For people. */
+  readonly what: string;
+  /** Which files there are now. */
+  readonly list: () => Promise<Files>;
+  readonly paths: (files: Files) => readonly string[];
+  readonly read: (files: Files) => Promise<Material>;
+}
+
 /**
  * Reads everything so that all of it is of the same moment: Kubernetes and certbot replace certificate and key one after
  * the other, or swap a link between two reads. When anything changed meanwhile it is read again, up to five times.
  * Throws IDENTITY_BAD; keys read so far are wiped then.
  */
-export async function readMaterial(list: () => Promise<MaterialFiles>, what: string): Promise<Material> {
+export async function readAtOneMoment<Files>({ what, list, paths, read }: Reading<Files>): Promise<Material> {
   for (let attempt = 1; attempt <= maxAttempts; attempt++) {
     const files = await list();
-    const before = await fingerprint(allFiles(files));
+    const before = await fingerprint(paths(files));
     let material: Material | undefined;
     let failure: unknown;
     try {
-      material = await readOnce(files);
+      material = await read(files);
     } catch (error) {
       failure = error;
     }
-    const after = await fingerprint(allFiles(await list()));
+    const after = await fingerprint(paths(await list()));
     if (before === after) {
       if (material === undefined) throw failure;
       return material;
@@ -100,4 +115,14 @@ export async function readMaterial(list: () => Promise<MaterialFiles>, what: str
     for (const { key } of material?.keyPairs ?? []) key.fill(0);
   }
   throw new TlsPoolError('IDENTITY_BAD', { text: `${what} changed each time it was read; write the files once, or rename a finished folder into place` });
+}
+
+/** PEM files, read at one moment. Throws IDENTITY_BAD. */
+export function readMaterial(list: () => Promise<MaterialFiles>, what: string): Promise<Material> {
+  return readAtOneMoment<MaterialFiles>({
+    what, list, paths: allFiles,
+    read: (files) => toMaterial(files.trust, async (pairs) => {
+      for (const pair of files.pairs) pairs.push(await readPair(pair));
+    }),
+  });
 }

@@ -9,6 +9,7 @@ import { directorySource } from './directory.js';
 import { openReason, readPublicFile } from './files.js';
 import { parseTrust } from './inspect.js';
 import { pemFilesSource } from './pemfiles.js';
+import { pkcs12Source } from './pkcs12.js';
 import type { IdentitySettings, IdentitySource } from './types.js';
 
 /** The cap of the `identities` reply. */
@@ -22,10 +23,11 @@ function bad(text: string, cause?: unknown): TlsPoolError {
 const makers: { readonly [K in SourceConfig['kind']]: (config: Extract<SourceConfig, { kind: K }>) => IdentitySource } = {
   directory: ({ directory }) => directorySource(directory),
   files: (files) => pemFilesSource(files),
+  pkcs12: (files) => pkcs12Source(files),
 };
 
-function sourceOf(config: SourceConfig): IdentitySource {
-  return config.kind === 'directory' ? makers.directory(config) : makers.files(config);
+function sourceOf<K extends SourceConfig['kind']>(config: Extract<SourceConfig, { kind: K }>): IdentitySource {
+  return (makers[config.kind] as (config: Extract<SourceConfig, { kind: K }>) => IdentitySource)(config);
 }
 
 async function subFolders(parent: string): Promise<string[]> {

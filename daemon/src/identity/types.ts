@@ -5,6 +5,7 @@
 import type { Context, KeyPairSpec, Selector } from '../engine.js';
 import type { ClientAuth, ReplyBody } from 'libtlspool/protocol';
 import type { Client } from '../policy/access.js';
+import type { PeerRules } from '../policy/peers.js';
 
 /** What one identity is made from, as read at one moment. */
 export interface Material {
@@ -37,6 +38,10 @@ export interface IdentitySettings {
   readonly names: readonly string[];
   readonly isDefault: boolean;
   readonly ticketLifetimeS: number;
+  /** Which certificates of peers are accepted; absent: all that verify. */
+  readonly peers?: PeerRules;
+  /** Sessions of more revisions before the current one than this are closed; absent: none are. */
+  readonly priorRevisions?: number;
 }
 
 /** An identity that is in use. */

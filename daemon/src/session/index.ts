@@ -1,5 +1,6 @@
 export { carriedEndpoint, carriedName, otherOctets, withFittingCertificates } from './carried.js';
 export { CtlkeyMaker, ctlkeyFromOctets, ctlkeyToOctets, isSameCtlkey } from './ctlkey.js';
+export { RevisionFloors } from './revoke.js';
 export { Session, sessionInfoOf } from './session.js';
 export type { Owner, SessionFacts } from './session.js';
 export { mayHappen, nextState, transitions } from './states.js';

@@ -29,6 +29,8 @@ class Peer {
   bool flush();
   // Receives up to `most` octets and gives them to OpenSSL. True: something moved.
   bool fetch(size_t most = 65536);
+  // Gives octets to OpenSSL as if the other end had sent them.
+  void feed(const std::string& octets) { BIO_write(in_, octets.data(), static_cast<int>(octets.size())); }
   // Decrypts what was fetched into received().
   void read();
   // False: OpenSSL refuses; the session is over for this peer.

@@ -286,6 +286,26 @@ void packets_too_small_for_a_record() {
   REQUIRE(closed.how == tlspool::ClosedHow::error, "16,000 octets were dropped, and the end looks like an orderly one");
 }
 
+// The application said its end; the peer goes on, and asks for new keys. OpenSSL answers that, which must not break the session.
+void key_update_after_our_end() {
+  Rig rig(options());
+  Started session = start(rig);
+  Peer peer(std::move(session.ours), {});
+  const auto established = await<tlspool::EstablishedEvent>(rig, &peer);
+  shutdown(established.plainfd.get(), SHUT_WR);
+  rig.barrier();
+  for (int i = 0; i < 3; ++i) {
+    REQUIRE(SSL_key_update(peer.ssl(), SSL_KEY_UPDATE_REQUESTED) == 1 && SSL_do_handshake(peer.ssl()) == 1, "no key update");
+    peer.flush();
+    rig.barrier();
+  }
+  peer.write("more");
+  SSL_shutdown(peer.ssl());
+  peer.flush();
+  const auto closed = await<tlspool::ClosedEvent>(rig);
+  REQUIRE(closed.how == tlspool::ClosedHow::closed && closed.received == 4, "a peer that asks for new keys breaks a half-closed session: " + closed.detail);
+}
+
 // The peer stops reading, then the application goes: somebody has to end the session.
 void stalled_after_application_left() {
   tlspool::Options soon = options();
@@ -319,6 +339,7 @@ constexpr Case cases[] = {{"stale-watch", stale_watch},
                           {"peer-gone-after-close-notify", peer_gone_after_close_notify},
                           {"revoked-then-closed", revoked_then_closed},
                           {"packets-too-small-for-a-record", packets_too_small_for_a_record},
+                          {"key-update-after-our-end", key_update_after_our_end},
                           {"stalled-after-application-left", stalled_after_application_left}};
 
 }  // namespace

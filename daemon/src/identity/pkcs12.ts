@@ -1,0 +1,143 @@
+/**
+ * Source: a PKCS#12 file (RFC 7292) with one private key, its certificate and perhaps the chain, and a file with its password.
+ *
+ * The library that opens it works on JavaScript strings: the password and the opened key stay in the pool's heap until the garbage
+ * collector takes them, and cannot be wiped. Nobody but the pool can read that heap, but whoever wants keys wiped uses PEM files.
+ */
+import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
+import { TlsPoolError } from 'libtlspool/protocol';
+import type { pkcs12 as Pkcs12, asn1 as Asn1 } from 'node-forge';
+import { readKeyFile } from './files.js';
+import { checkPair, maxChain, oneLine } from './inspect.js';
+import { readAtOneMoment, toMaterial, type ReadPair } from './read.js';
+import type { IdentitySource } from './types.js';
+import { watchPaths } from './watch.js';
+
+export interface Pkcs12Files { readonly file: string; readonly passwordFile: string; readonly trust?: string }
+
+const maxPasswordOctets = 1024;
+
+function bad(text: string): TlsPoolError {
+  // Without the library's error as cause: it may carry what was decrypted.
+  return new TlsPoolError('IDENTITY_BAD', { text });
+}
+
+/** The first line. Anything but printable ASCII means different octets to the parts of one file (RFC 7292 appendix B.1, RFC 8018), so it is refused. */
+async function readPassword(file: string): Promise<string> {
+  const octets = await readKeyFile(file);
+  try {
+    const end = octets.indexOf(0x0a);
+    const [, line = ''] = /^([^]*?)\r?$/.exec(octets.toString('latin1', 0, end === -1 ? octets.length : end)) ?? [];
+    if (line.length > maxPasswordOctets) throw bad(`${file}: the password has more than ${maxPasswordOctets} octets; is this the right file?`);
+    if (!/^[\x20-\x7e]*$/.test(line)) throw bad(`${file}: the password has characters other than printable ASCII; give the PKCS#12 file another one, with: openssl pkcs12`);
+    return line;
+  } finally {
+    octets.fill(0);
+  }
+}
+
+/** What forge knows of a bag: it parses what is RSA, and hands the rest out as ASN.1. */
+type Bag = Partial<Pick<Pkcs12.Bag, 'key' | 'cert' | 'asn1'>>;
+
+interface Contents { readonly keys: readonly Buffer[]; readonly certificates: readonly Buffer[] }
+
+/** The library's words for a wrong password: a checksum that differs, or a padding that is none. */
+const wrongPassword = /MAC could not be verified|wrong password|Failed to decrypt/i;
+
+/** Keys (PKCS#8) and certificates as DER; the buffers with keys are the caller's to wipe. Throws IDENTITY_BAD. */
+async function openFile(octets: Buffer, password: string, { file, passwordFile }: Pkcs12Files): Promise<Contents> {
+  // Loaded when the first such file is: most pools have none.
+  const { default: forge } = await import('node-forge');
+  const { asn1, pki, pkcs12, util } = forge;
+  const der = (node: Asn1.Asn1) => Buffer.from(asn1.toDer(node).getBytes(), 'latin1');
+  const bagsOf = (pfx: Pkcs12.Pkcs12Pfx, bagType: string): readonly Bag[] => pfx.getBags({ bagType })[bagType] ?? [];
+  const keyOf = ({ key, asn1: raw }: Bag): Buffer => {
+    if (key) return der(pki.wrapRsaPrivateKey(pki.privateKeyToAsn1(key)));
+    if (raw === undefined) throw bad(`${file}: a private key in it cannot be read; the file is damaged`);
+    return der(raw);
+  };
+  try {
+    const pfx = pkcs12.pkcs12FromAsn1(asn1.fromDer(util.createBuffer(octets.toString('latin1'))), password);
+    const { oids } = pki;
+    return {
+      keys: [...bagsOf(pfx, oids['pkcs8ShroudedKeyBag'] ?? ''), ...bagsOf(pfx, oids['keyBag'] ?? '')].map(keyOf),
+      certificates: bagsOf(pfx, oids['certBag'] ?? '').flatMap(({ cert, asn1: raw }) => (cert ? [der(pki.certificateToAsn1(cert))] : raw === undefined ? [] : [der(raw)])),
+    };
+  } catch (error) {
+    if (error instanceof TlsPoolError) throw error;
+    const reason = oneLine((error as Error).message, 200);
+    if (wrongPassword.test(reason)) throw bad(`${file}: the password in ${passwordFile} does not open it; correct the password, which is the first line of that file`);
+    throw bad(`${file}: not a PKCS#12 file that can be read (${reason}); convert it with: openssl pkcs12 -export, or use PEM files`);
+  }
+}
+
+function parseKey(der: Buffer, file: string): KeyObject {
+  try {
+    return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
+  } catch {
+    throw bad(`${file}: its private key is of a kind that cannot be used; make an ECDSA P-256 key`);
+  }
+}
+
+function parseCertificate(der: Buffer, file: string): X509Certificate {
+  try {
+    return new X509Certificate(der);
+  } catch {
+    throw bad(`${file}: a certificate in it cannot be read; the file is damaged`);
+  }
+}
+
+/** The key's certificate and its issuers, in order, as far as the file has them. A root is left out: whoever trusts it has it. */
+function chainOf(key: KeyObject, certificates: readonly X509Certificate[], file: string): readonly X509Certificate[] {
+  const leaf = certificates.find((certificate) => certificate.checkPrivateKey(key));
+  if (leaf === undefined) throw bad(`${file} has ${certificates.length} certificates, and none belongs to its private key; export the two that were made together`);
+  const chain = [leaf];
+  const isIssuer = (subject: X509Certificate, issuer: X509Certificate) => subject.checkIssued(issuer) && subject.verify(issuer.publicKey);
+  for (let subject: X509Certificate | undefined = leaf; subject !== undefined && chain.length < maxChain;) {
+    const last: X509Certificate = subject;
+    subject = certificates.find((issuer) => !chain.includes(issuer) && !isIssuer(issuer, issuer) && isIssuer(last, issuer));
+    if (subject !== undefined) chain.push(subject);
+  }
+  return chain;
+}
+
+async function readPair(files: Pkcs12Files): Promise<ReadPair> {
+  const { file } = files;
+  const password = await readPassword(files.passwordFile);
+  const octets = await readKeyFile(file);
+  let keys: readonly Buffer[] = [];
+  try {
+    const contents = await openFile(octets, password, files);
+    keys = contents.keys;
+    const [der, second] = keys;
+    if (der === undefined) throw bad(`${file} has no private key; export it together with its certificate: openssl pkcs12 -export -inkey KEY -in CERTIFICATE`);
+    if (second !== undefined) throw bad(`${file} has ${keys.length} private keys, and which is meant cannot be told; export one, and use a folder of PEM files for several key types`);
+    const key = parseKey(der, file);
+    const certificates = chainOf(key, contents.certificates.map((one) => parseCertificate(one, file)), file);
+    const [leaf] = certificates;
+    if (leaf === undefined) throw bad(`${file} has no certificate`);
+    checkPair({ leaf, certificates }, key, { certificate: file, key: file });
+    const pem = key.export({ format: 'pem', type: 'pkcs8' });
+    // A buffer of its own, not of the shared pool: it is wiped when the engine has read it.
+    const own = Buffer.alloc(pem.length);
+    own.write(pem.toString(), 'latin1');
+    return { chain: Buffer.from(certificates.map(String).join('')), key: own, leaf, file };
+  } finally {
+    octets.fill(0);
+    for (const key of keys) key.fill(0);
+  }
+}
+
+/** Credentials in a PKCS#12 file; file and password file are held to the permissions of a key. Nothing is read before `load`. */
+export function pkcs12Source(files: Pkcs12Files): IdentitySource {
+  const { file, passwordFile, trust } = files;
+  const paths = [file, passwordFile, ...(trust === undefined ? [] : [trust])];
+  return {
+    description: file,
+    load: () => readAtOneMoment<readonly string[]>({
+      what: file, list: () => Promise.resolve(paths), paths: (all) => all,
+      read: () => toMaterial(trust, async (pairs) => { pairs.push(await readPair(files)); }),
+    }),
+    watch: (changed) => watchPaths(paths.map((one) => ({ file: one })), changed),
+  };
+}
