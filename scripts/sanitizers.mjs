@@ -10,8 +10,11 @@ import { findProgram, root, run, script, ScriptError } from './lib/run.mjs';
 const kinds = {
   address: { sanitize: 'address,undefined', runtimes: ['libasan.so', 'libubsan.so'], symbol: '__asan_init', isOurs: (report) => /ERROR|runtime error/.test(report) },
   // Node is not instrumented: its own atomics are invisible, and what its threads share looks like a race. A report counts
-  // when code of ours is anywhere in its stacks.
-  thread: { sanitize: 'thread', runtimes: ['libtsan.so'], symbol: '__tsan_init', isOurs: (report) => /WARNING|FATAL/.test(report) && addons.some(({ binary }) => report.includes(`${binary}.node`)) },
+  // when code of ours is anywhere in its stacks, unless what is raced for is a job of V8's own compiler threads.
+  thread: {
+    sanitize: 'thread', runtimes: ['libtsan.so'], symbol: '__tsan_init',
+    isOurs: (report) => /WARNING|FATAL/.test(report) && !report.includes('v8::platform::DefaultJob') && addons.some(({ binary }) => report.includes(`${binary}.node`)),
+  },
 };
 
 await script(async () => {

@@ -18,15 +18,15 @@ export const kinds = {
   address: { compile: ['-fsanitize=address,undefined'], link: ['-fsanitize=address,undefined'] },
   thread: { compile: ['-fsanitize=thread'], link: ['-fsanitize=thread'] },
 };
-const common = ['-std=c++20', '-O1', '-g', '-Wall', '-Wextra', '-Werror', '-fno-omit-frame-pointer', '-fno-sanitize=vptr', '-fno-sanitize-recover=all',
-  `-I${engineFolder}`];
+const common = ['-std=c++20', '-O1', '-g', '-Wall', '-Wextra', '-Werror', '-fno-omit-frame-pointer', `-I${engineFolder}`];
+const behind = ['-fno-sanitize=vptr', '-fno-sanitize-recover=all'];
 
 /** Builds one program into build/fuzz/<kind>; resolves with its path. Objects are kept by what they are made of. */
 export async function buildHarness(name, kind) {
   checkTools();
   const folder = path.join(root, 'build/fuzz', kind);
   mkdirSync(folder, { recursive: true });
-  const flags = [...common, ...kinds[kind].compile];
+  const flags = [...common, ...kinds[kind].compile, ...behind];
   const headers = [engineFolder, harnessFolder].flatMap((place) => filesOf(place, '.hh')).map((file) => readFileSync(file));
   const sources = [...coreSources(), ...shared, path.join(harnessFolder, `${name}.cc`)];
   const wanted = sources.map((source) => {

@@ -5,7 +5,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import type tls from 'node:tls';
+import fc from 'fast-check';
 import type { ContextSpec, KeyPairSpec } from 'tlspool/dist/engine.js';
+import { peerNameKinds } from 'tlspool/dist/policy/peers.js';
 import type { PeerNameKind, PeerRules } from 'tlspool/dist/policy/peers.js';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
@@ -243,6 +245,24 @@ describe('engine: rules on the certificates of peers', () => {
       }
     }
     rig.context({ peers: { allow: { cn: ['x'.repeat(1024)], spki: [`sha256:${'A'.repeat(43)}=`], ip: ['1.2.3.4/32', '::1/128'] } } });
+  });
+
+  it('what the configuration takes, the engine takes', () => {
+    const piece = fc.constantFrom('*', '**', '.', '..', '/', ':', '//', '@', '%', '?', '#', 'a', 'B', 'ü', '-', '_', ' ', '1', '0', '255', '10.0.0.0', '192.0.2.1', '::', '::ffff:', 'fe80::1', '8', '32', 'spiffe://', 'td', 'sha256:', `${'A'.repeat(43)}=`, '\u0000');
+    const text = fc.array(piece, { maxLength: 7 }).map((pieces) => pieces.join(''));
+    const good: Readonly<Record<PeerNameKind, string>> = { dns: 'a.B', uri: 'spiffe://TD/a', email: 'a@B', ip: '192.0.2.0/24', cn: 'a', ou: 'a', spki: `sha256:${'A'.repeat(43)}=` };
+    for (const [kind, { parse }] of Object.entries(peerNameKinds) as [PeerNameKind, { parse: (entry: string) => string | undefined }][]) {
+      let taken = 0;
+      const near = fc.oneof(fc.constant(good[kind]), fc.constantFrom(...Array.from(good[kind], (_, at) => good[kind].slice(0, at))));
+      fc.assert(fc.property(fc.oneof(text, fc.constant(good[kind]), near, fc.tuple(near, text).map((both) => both.join(''))), (entry) => {
+        const rule = parse(entry);
+        if (rule === undefined) return;
+        taken += 1;
+        assert.equal(parse(rule), rule, 'the canonical form is canonical');
+        rig.context({ keyPairs: [], peers: { deny: { [kind]: [rule] } } });
+      }), { numRuns: 1000 });
+      assert.ok(taken > 10, `${kind}: hardly anything was tried`);
+    }
   });
 
   it('rules of another shape are refused, so that none is overlooked', () => {

@@ -48,8 +48,8 @@ void Session::pump() {
     bool progress = crypt_to_plain();
     if (phase_ == Phase::open) progress = plain_to_crypt() || progress;
     if (phase_ != Phase::open) continue;
-    // The peer stopped reading before the application left: flush_output() did not know yet that somebody has to end this.
-    if (plain_gone_ && !to_crypt_.empty() && !timer_.node.armed()) worker_.timers().set(timer_.node, worker_.now_ms(), worker_.options().stalled_ms);
+    // The peer stopped reading, or in the middle of a message, before the application left: somebody has to end this.
+    if (plain_gone_ && (!to_crypt_.empty() || SSL_in_init(ssl_.get()) == 1) && !timer_.node.armed()) worker_.timers().set(timer_.node, worker_.now_ms(), worker_.options().stalled_ms);
     if (plain_gone_ && plain_eof_) maybe_finish();
     if (!progress) return;
   }
@@ -180,7 +180,8 @@ void Session::answer_key_update() {
 
 bool Session::plain_to_crypt() {
   if (!to_crypt_.empty() && !flush_crypt()) return false;
-  if (plain_eof_ || !plain_in_) return false;
+  // In the middle of a message of the peer, such as a long session ticket, OpenSSL writes nothing and cannot shut down.
+  if (plain_eof_ || !plain_in_ || SSL_in_init(ssl_.get()) == 1) return false;
   const size_t most = plain_packets_ ? Worker::max_turn_octets : turn_octets(true, last_turn_out_);
   // MSG_TRUNC: a packet that does not fit is told with its true length.
   const ssize_t n = recv(plain_.get(), worker_.plain_scratch(), most, plain_packets_ ? MSG_DONTWAIT | MSG_TRUNC : MSG_DONTWAIT);
@@ -235,7 +236,9 @@ void Session::count_sent_records(size_t octets) {
   sent_records_ += static_cast<uint32_t>((octets + record_octets - 1) / record_octets);
   if (sent_records_ < worker_.options().key_update_records || SSL_version(ssl_.get()) != TLS1_3_VERSION) return;
   sent_records_ = 0;
+  // At once: a pending one would make SSL_shutdown() fail, and the stream end without close_notify.
   SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_NOT_REQUESTED);
+  SSL_do_handshake(ssl_.get());
 }
 
 bool Session::write_plain(const uint8_t* data, size_t length) {

@@ -306,6 +306,72 @@ void key_update_after_our_end() {
   REQUIRE(closed.how == tlspool::ClosedHow::closed && closed.received == 4, "a peer that asks for new keys breaks a half-closed session: " + closed.detail);
 }
 
+// The last record reaches the limit of the keys: the end of the stream is still declared.
+void end_behind_key_update() {
+  tlspool::Options each = options();
+  each.key_update_records = 1;
+  Rig rig(each);
+  Started session = start(rig);
+  Peer peer(std::move(session.ours), {});
+  const auto established = await<tlspool::EstablishedEvent>(rig, &peer);
+  send(established.plainfd.get(), "last", 4, MSG_NOSIGNAL);
+  rig.barrier();
+  shutdown(established.plainfd.get(), SHUT_WR);
+  for (int i = 0; i < rounds && !peer.saw_end(); ++i) {
+    rig.barrier();
+    peer.fetch();
+    peer.read();
+  }
+  REQUIRE(peer.received() == "last" && peer.saw_close_notify(), "a FIN without close_notify behind a key update");
+}
+
+// A server's ticket comes in several records, and the application writes between them: its octets wait for the rest.
+void write_amid_a_long_ticket() {
+  Rig rig(options());
+  UniqueFd ours, theirs;
+  socket_pair(ours, theirs);
+  tlspool::SessionStart client;
+  client.server = false;
+  client.context = make_client_context();
+  client.remoteid = "server.test";
+  client.negotiation = std::make_shared<const tlspool::Negotiation>();
+  tlspool::SessionId id = 0;
+  REQUIRE(!rig.engine().start_tls(theirs.get(), -1, std::move(client), id), "the session is refused");
+  theirs.release();
+  PeerOptions as_server;
+  as_server.server = true;
+  Peer peer(std::move(ours), as_server);
+  // The client's certificate makes the ticket long, the limit makes it several records.
+  SSL_set_verify(peer.ssl(), SSL_VERIFY_PEER, [](int, X509_STORE_CTX*) { return 1; });
+  SSL_set_max_send_fragment(peer.ssl(), 512);
+  std::string tickets;
+  for (int i = 0; i < rounds && tickets.empty(); ++i) {
+    rig.barrier();
+    peer.fetch();
+    const bool done = peer.handshake() == Peer::Handshake::done;
+    if (done) tickets = peer.take_output();
+    peer.flush();
+  }
+  REQUIRE(tickets.size() > 600, "the ticket is not long enough");
+  const size_t first_record = 5 + (static_cast<size_t>(static_cast<uint8_t>(tickets[3])) << 8 | static_cast<uint8_t>(tickets[4]));
+  peer.send_raw(tickets.substr(0, first_record));
+  peer.flush();
+  const auto established = await<tlspool::EstablishedEvent>(rig);
+  rounds_of(rig, 3);
+  send(established.plainfd.get(), "between", 7, MSG_NOSIGNAL);
+  rounds_of(rig, 3);
+  peer.send_raw(tickets.substr(first_record));
+  for (int i = 0; i < rounds && peer.received() != "between"; ++i) {
+    peer.flush();
+    rig.barrier();
+    peer.fetch();
+    peer.read();
+    for (const tlspool::Event& event : rig.events())
+      if (const auto* closed = std::get_if<tlspool::ClosedEvent>(&event)) REQUIRE(false, "the session ends: " + closed->detail);
+  }
+  REQUIRE(peer.received() == "between", "what the application wrote between the records of a ticket does not arrive");
+}
+
 // The peer stops reading, then the application goes: somebody has to end the session.
 void stalled_after_application_left() {
   tlspool::Options soon = options();
@@ -340,6 +406,8 @@ constexpr Case cases[] = {{"stale-watch", stale_watch},
                           {"revoked-then-closed", revoked_then_closed},
                           {"packets-too-small-for-a-record", packets_too_small_for_a_record},
                           {"key-update-after-our-end", key_update_after_our_end},
+                          {"end-behind-key-update", end_behind_key_update},
+                          {"write-amid-a-long-ticket", write_amid_a_long_ticket},
                           {"stalled-after-application-left", stalled_after_application_left}};
 
 }  // namespace
