@@ -1,9 +1,13 @@
-// `node scripts/sanitizers.mjs [address] [thread] [-- test files]`: builds both addons with AddressSanitizer + UndefinedBehaviorSanitizer,
-// and again with ThreadSanitizer, into build/sanitizers/<kind>, and runs the tests of native code with them.
-// Any report fails the run, also one from a process that a test started.
+// `node scripts/sanitizers.mjs [address] [thread] [-- test files]`, both kinds by default. For each kind:
+// 1. both addons are built with it into build/sanitizers/<kind> (address: AddressSanitizer + UndefinedBehaviorSanitizer; thread:
+//    ThreadSanitizer), and the tests run with them: those of native code, or the files named. Any report fails the run, also one
+//    from a process that a test started.
+// 2. test/fuzz/native/stress.cc, an engine without Node, is built by clang and runs for STRESS_SECONDS (environment; default 30). Here
+//    ThreadSanitizer sees all but OpenSSL, and AddressSanitizer looks for leaks, too.
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { copyAddon, place } from './lib/addon-copy.mjs';
+import { buildHarness } from './lib/harness.mjs';
 import { addons, buildAddon } from './lib/native.mjs';
 import { findProgram, root, run, script, ScriptError } from './lib/run.mjs';
 
@@ -14,6 +18,8 @@ const kinds = {
   thread: {
     sanitize: 'thread', runtimes: ['libtsan.so'], symbol: '__tsan_init',
     isOurs: (report) => /WARNING|FATAL/.test(report) && !report.includes('v8::platform::DefaultJob') && addons.some(({ binary }) => report.includes(`${binary}.node`)),
+    // ThreadSanitizer ends a process that has no descriptor left for naming the functions in its reports, Node's harmless ones included.
+    mocha: ['--fgrep', 'because the process has no more', '--invert'],
   },
 };
 
@@ -24,8 +30,13 @@ await script(async () => {
   const unknown = chosen.find((name) => !Object.hasOwn(kinds, name));
   if (unknown !== undefined) throw new ScriptError(`There is no sanitizer ${unknown}; usage: node scripts/sanitizers.mjs [${Object.keys(kinds).join('] [')}] [-- test files]`);
   const files = words.slice(end + 1).length === 0 ? nativeTests() : words.slice(end + 1);
+  const stressSeconds = Number(process.env.STRESS_SECONDS ?? 30);
+  if (!Number.isInteger(stressSeconds) || stressSeconds < 1) throw new ScriptError(`STRESS_SECONDS is "${process.env.STRESS_SECONDS}"; it must be a whole number of seconds, at least 1.`);
   const failures = [];
-  for (const name of chosen) await check(name, files).catch((error) => failures.push(`${name}: ${error.message}`));
+  for (const name of chosen) {
+    await check(name, files).catch((error) => failures.push(`${name}: ${error.message}`));
+    await stress(name, stressSeconds).catch((error) => failures.push(`${name}, stress: ${error.message}`));
+  }
   if (failures.length > 0) throw new ScriptError(failures.join('\n\n'));
 });
 
@@ -73,10 +84,27 @@ async function runTests(name, { folder, reports, files }) {
     `UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:${log}`,
     `TSAN_OPTIONS=exitcode=0:second_deadlock_stack=1:${log}`,
   ];
+  // env: the runtime is for the tests, not for setarch. The time-out is longer because all is slower.
+  const mocha = [process.execPath, path.join(root, 'node_modules/mocha/bin/mocha.js'), '--timeout', '100000', ...(kinds[name].mocha ?? []), ...files];
+  await runUnrandomized(['env', ...variables, ...mocha], { ...process.env, TLSPOOL_ADDON_DIR: folder });
+}
+
+/** A report ends the driver with an exit code of its own; so does a promise of the engine that was not kept. */
+async function stress(name, seconds) {
+  const program = await buildHarness('stress', name);
+  const suppressions = path.join(root, 'scripts/lib/tsan-suppressions.txt');
+  const env = {
+    ...process.env,
+    ASAN_OPTIONS: 'detect_leaks=1:halt_on_error=1',
+    UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1',
+    TSAN_OPTIONS: `halt_on_error=1:second_deadlock_stack=1:suppressions=${suppressions}`,
+  };
+  await runUnrandomized([program, String(seconds)], env);
+}
+
+/** ThreadSanitizer's memory map does not survive the address randomization of recent kernels. */
+async function runUnrandomized(words, env) {
   const setarch = findProgram('setarch');
   if (setarch === undefined) throw new ScriptError('setarch is not on PATH; it comes with util-linux.');
-  // -R: ThreadSanitizer's memory map does not survive the address randomization of recent kernels. env: the runtime is for the
-  // tests, not for setarch. The time-out is longer because all is slower.
-  const mocha = [process.execPath, path.join(root, 'node_modules/mocha/bin/mocha.js'), '--timeout', '100000', ...files];
-  await run(setarch, ['-R', 'env', ...variables, ...mocha], { env: { ...process.env, TLSPOOL_ADDON_DIR: folder } });
+  await run(setarch, ['-R', ...words], { env });
 }

@@ -1,9 +1,11 @@
 // Programs of test/fuzz/native, linked with the core of the engine (all of it that knows nothing about Node) and Debian's OpenSSL.
+// `node scripts/lib/harness.mjs NAME {fuzz|address|thread}` builds one and prints where it is.
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
-import { findProgram, root, run, ScriptError } from './run.mjs';
+import { fileURLToPath } from 'node:url';
+import { findProgram, root, run, script, ScriptError } from './run.mjs';
 
 const engineFolder = path.join(root, 'daemon/engine/src');
 const harnessFolder = path.join(root, 'test/fuzz/native');
@@ -68,4 +70,12 @@ function checkTools() {
   if (findProgram('clang++') === undefined) {
     throw new ScriptError('clang++ is not on PATH; fuzzers need it.\nOn Debian or Ubuntu: sudo apt-get install clang libclang-rt-14-dev libssl-dev');
   }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await script(async () => {
+    const [name = '', kind = ''] = process.argv.slice(2);
+    if (!Object.hasOwn(kinds, kind)) throw new ScriptError(`usage: node scripts/lib/harness.mjs NAME {${Object.keys(kinds).join('|')}}`);
+    console.log(await buildHarness(name, kind));
+  });
 }

@@ -24,6 +24,7 @@ using Random = std::minstd_rand;
 
 constexpr int phases = 3, clients = 4, worker_threads = 3;
 constexpr size_t most_octets = 20'000;  // fits the sockets' buffers, so that the echo never has to wait
+constexpr size_t flood_octets = 900'000;
 
 size_t below(Random& random, size_t limit) { return random() % limit; }
 bool one_in(Random& random, size_t count) { return below(random, count) == 0; }
@@ -77,6 +78,7 @@ class Call {
       if (one_in(random_, 60) || !wait()) return;
     }
     ++totals.handshakes;
+    if (one_in(random_, 10)) return flood();
     for (size_t i = below(random_, 5); i > 0; --i) {
       if (!echo()) return;
       ++totals.echoes;
@@ -114,6 +116,11 @@ class Call {
       if (peer_.received().size() == sent_.size()) return true;
     } while (!peer_.broken() && !peer_.saw_close_notify() && wait());
     return false;
+  }
+  // More than a worker takes in one turn and than the application's socket holds, from a peer that may leave at any moment.
+  void flood() {
+    peer_.write(std::string(flood_octets, 'f'));
+    while (!one_in(random_, 40) && (peer_.flush() || (!peer_.idle() && wait()))) {}
   }
   bool updates_keys() { return SSL_version(peer_.ssl()) == TLS1_3_VERSION && one_in(random_, 5); }
 
@@ -303,6 +310,11 @@ class Owner {
   void on(tlspool::BindingsAnswer&) { ++totals_.answers; }
   void on(tlspool::ErrorAnswer&) { ++totals_.answers; }
   void on(tlspool::ListenerEvent& event) { REQUIRE(false, "a listener failed: " + event.text); }
+  // Events that only come to who asked for them, which nobody here does.
+  template <typename Other>
+  void on(const Other&) {
+    REQUIRE(false, "an event that was not asked for");
+  }
 
   const Door& door_;
   Totals& totals_;
