@@ -69,6 +69,8 @@ export interface NegotiationSpec {
   readonly clientAuth?: ClientAuth;
   readonly rejectUnauthorized?: boolean;
   readonly backend?: Backend;
+  /** When the handshake is done, wait for `supply` to bring the plain-text side. Throws BAD_ARGUMENT together with a backend or a plainfd. */
+  readonly askPlain?: boolean;
 }
 
 export interface ListenSpec extends NegotiationSpec {
@@ -119,8 +121,10 @@ export interface EstablishedEvent {
   readonly session: number;
   /** 0 for startTls. */
   readonly listener: number;
-  /** The application's end of a new socket pair; -1 when a plain-text side was given. */
+  /** The application's end of a new socket pair; -1 when a plain-text side was given, and while it is waited for. */
   readonly plainfd: number;
+  /** The handshake is done, and the session waits for `supply`; `supplied`, `failed` or the end of the engine follows. */
+  readonly waiting: boolean;
   readonly role: 'server' | 'client';
   readonly protocol: 'TLSv1.2' | 'TLSv1.3';
   readonly cipher: string;
@@ -147,8 +151,10 @@ export type EngineEvent =
     readonly kind: 'hello'; readonly session: number; readonly listener: number; readonly servername?: string;
     readonly alpn: readonly string[]; readonly remote?: Endpoint;
   }
+  /** A session that waited has its plain-text side and is open. plainfd: the application's end of a new socket pair, or -1. */
+  | { readonly kind: 'supplied'; readonly session: number; readonly plainfd: number }
   | {
-    /** The handshake did not succeed; the descriptors are closed already. `code` is an ErrorCode. */
+    /** The handshake did not succeed, or its plain-text side was not to be had; the descriptors are closed already. `code` is an ErrorCode. */
     readonly kind: 'failed'; readonly session: number; readonly listener: number; readonly code: string; readonly text: string;
     readonly alert?: number; readonly remote?: Endpoint; readonly servername?: string;
   }
@@ -186,11 +192,19 @@ export interface Engine {
   unlisten(listener: number): void;
   /** Throws FD_KIND when cryptfd is no connected stream socket or plainfd no connected socket. plainfd -1: make a socket pair. Returns the session's number. */
   startTls(cryptfd: OwnedFd, plainfd: OwnedFd | -1, spec: ServerSpec | ClientSpec): number;
-  /** Answer to a `hello` event. plainfd -1 for none; it is owned by the engine afterwards. Unknown sessions are ignored (it may have timed out) and plainfd is closed. */
-  decide(session: number, decision: { readonly refuse: true } | { readonly selector: Selector }, plainfd: OwnedFd | -1): void;
   /**
-   * Orderly (flush, close_notify, linger) or at once; a `closed` event follows. A session in its handshake is ended at once, whatever `how`, and
-   * yields `failed` with ABORTED instead. Unknown sessions are ignored.
+   * Answer to a `hello` event. `alpn` replaces the list of the negotiation; empty: none. plainfd -1 for none; it is owned by the engine afterwards. Unknown
+   * sessions are ignored (it may have timed out) and plainfd is closed.
+   */
+  decide(session: number, decision: { readonly refuse: true } | { readonly selector: Selector; readonly alpn?: readonly string[] }, plainfd: OwnedFd | -1): void;
+  /**
+   * Brings the plain-text side of a session that waits for it: a descriptor, owned by the engine afterwards (FD_KIND, `failed`, when it is no connected socket);
+   * -1 for a new socket pair; or `refuse`, which ends the session with close_notify and `failed`. Sessions that do not wait are ignored and the descriptor is closed.
+   */
+  supply(session: number, plainfd: OwnedFd | -1 | 'refuse'): void;
+  /**
+   * Orderly (flush, close_notify, linger) or at once; a `closed` event follows. A session in its handshake, or waiting for its plain-text side, is ended
+   * at once, whatever `how`, and yields `failed` with ABORTED instead. Unknown sessions are ignored.
    */
   close(session: number, how: 'orderly' | 'abort' | 'revoked' | 'drained'): void;
   /** Answered by an `answer` event with this request number. */

@@ -1,15 +1,17 @@
 /**
  * One connection to the pool: packets out, packets in, requests matched with their replies.
  *
- * A channel lives once; link.ts makes a new one when it is lost. It owns its descriptor, every descriptor of a packet that it
- * has not delivered yet, and copies of the descriptors of packets that wait for room in the socket.
+ * A channel lives once; link.ts makes a new one when it is lost, and says hello. A hand-off socket has no hello. It owns its descriptor
+ * and every descriptor of a packet that it has not delivered yet.
  */
+import type { Answer, Asked } from './asked.js';
 import { pollDisconnect, pollReadable, pollWritable, sockets } from './native.js';
 import type { BorrowedFd, OwnedFd, Poll } from './native.js';
 import { closeAll, Inlet } from './inlet.js';
 import type { Packet, Refused } from './inlet.js';
+import { Outlet } from './outlet.js';
 import { TlsPoolError, encodeMessage, isErrorCode } from './protocol/index.js';
-import type { AnswerBody, CallbackBody, ErrorBody, EventBody, Message, ReplyBody, RequestBody, RequestOp, ToClientMessage } from './protocol/index.js';
+import type { CallbackOp, ErrorBody, EventBody, Message, ReplyBody, RequestBody, RequestOp, ToClientMessage } from './protocol/index.js';
 
 /** Packets handled per wake-up, so that a busy pool connection does not starve the rest of the loop. */
 const packetsPerTurn = 64;
@@ -24,27 +26,37 @@ export interface Reply<Op extends RequestOp> {
   readonly fds: readonly OwnedFd[];
 }
 
-/** Who is told how a session ended. */
+/** @internal Who is told how a session ended. */
 export interface SessionSink {
   noteClosed(closed: EventBody<'closed'>): void;
   noteLost(error: TlsPoolError): void;
 }
 
-/** What the owner of a channel does with what the pool sends. */
+/** @internal What the maker of a request wants to be told before its promise settles. */
+export interface RequestHooks<Op extends RequestOp> {
+  /** Who answers callbacks that belong to this request. */
+  readonly asked?: Asked;
+  /** Called in the very turn in which the reply is read: a `closed` event may be right behind it. The descriptors belong to the promise's owner all the same. */
+  readonly reply?: (reply: Reply<Op>) => void;
+}
+
+/** @internal What the owner of a channel does with what the pool sends. */
 export interface ChannelOwner {
   /** The descriptor belongs to the owner. */
   connection(channel: Channel, body: EventBody<'connection'>, fd: OwnedFd | undefined): void;
   listenerClosed(body: EventBody<'listenerClosed'>): void;
   drain(body: EventBody<'drain'>): void;
-  /** Called once; `answer` may be called later, and does nothing on a channel that was lost. */
-  servername(body: CallbackBody<'servername'>, answer: (body: AnswerBody<'servername'>) => void): void;
+  /** Only a hand-off socket brings it. The descriptor belongs to the owner; absent: it is closed. */
+  plainConnection?(body: EventBody<'plainConnection'>, fd: OwnedFd): void;
+  /** Answers callbacks that belong to no request; absent: they are refused. */
+  readonly asked?: Asked | undefined;
   /** Called once, after every outstanding request was rejected. Not called by close(). */
   lost(channel: Channel, error: TlsPoolError): void;
 }
 
-interface Outgoing { readonly data: Uint8Array; readonly fds: readonly OwnedFd[] }
 interface Pending {
   readonly op: RequestOp;
+  readonly hooks: RequestHooks<RequestOp>;
   resolve(reply: Reply<RequestOp>): void;
   reject(error: Error): void;
 }
@@ -57,17 +69,21 @@ export function errorOf(body: ErrorBody): TlsPoolError {
     : new TlsPoolError('INTERNAL', { text: `the pool answered with the unknown code ${body.code}: ${body.text}`, ...field });
 }
 
+/** For callbacks that nobody answers. */
+const refuse = (_question: unknown, answer: (body: { readonly refuse: true }) => void): void => answer({ refuse: true });
+
 /** Sessions are looked up by their control key; one character per octet is the cheapest exact key. */
 const keyOf = (ctlkey: Uint8Array): string => Buffer.from(ctlkey.buffer, ctlkey.byteOffset, ctlkey.byteLength).toString('latin1');
 
+/** @internal One connection to a pool, or to a proxy; see the top. */
 export class Channel {
   readonly #fd: OwnedFd;
   readonly #owner: ChannelOwner;
   readonly #poll: Poll;
   readonly #inlet: Inlet;
+  readonly #outlet: Outlet;
   readonly #pending = new Map<number, Pending>();
   readonly #sessions = new Map<string, SessionSink>();
-  #outgoing: Outgoing[] = [];
   #inbox: Packet[] = [];
   #inboxScheduled = false;
   #paused = false;
@@ -82,6 +98,7 @@ export class Channel {
     this.#fd = fd;
     this.#owner = owner;
     this.#inlet = new Inlet(fd);
+    this.#outlet = new Outlet(fd);
     this.#poll = sockets.poll(fd, (status, events) => this.#onReady(status, events));
     this.#poll.start(pollReadable);
     this.#poll.unref();
@@ -109,11 +126,19 @@ export class Channel {
 
   addSession(ctlkey: Uint8Array, sink: SessionSink): void { this.#sessions.set(keyOf(ctlkey), sink); }
 
+  /** The session is no longer ours to hear of. */
+  removeSession(ctlkey: Uint8Array): void {
+    if (this.#sessions.delete(keyOf(ctlkey)) && this.#sessions.size === 0) this.onIdle?.();
+  }
+
   /**
    * Sends a request; settles exactly once. `fds` are borrowed for the duration of the call only: what cannot be sent at once
-   * is kept as a copy. Rejects with the pool's error, POOL_LOST or TIMEOUT; a reply that comes too late is dropped and its descriptors are closed.
+   * is kept as a copy. Rejects with the pool's error, POOL_LOST or TIMEOUT; a reply that comes too late is dropped, its descriptors are closed, and
+   * a session that it brings is ended.
    */
-  request<Op extends RequestOp>(op: Op, body: RequestBody<Op>, fds: readonly BorrowedFd[], timeoutMs: number): Promise<Reply<Op>> {
+  request<Op extends RequestOp>(
+    op: Op, body: RequestBody<Op>, fds: readonly BorrowedFd[], timeoutMs: number, hooks: RequestHooks<Op> = {},
+  ): Promise<Reply<Op>> {
     return new Promise((resolve, reject) => {
       const id = this.#send(op, body, fds);
       const timer = setTimeout(() => {
@@ -121,7 +146,7 @@ export class Channel {
         reject(new TlsPoolError('TIMEOUT', { text: `the pool did not answer ${op} within ${timeoutMs} ms; see its log` }));
       }, timeoutMs);
       this.#pending.set(id, {
-        op,
+        op, hooks,
         resolve: (reply) => { clearTimeout(timer); resolve(reply); },
         reject: (error) => { clearTimeout(timer); reject(error); },
       });
@@ -135,7 +160,7 @@ export class Channel {
     const deadline = performance.now() + timeoutMs;
     let settled: { body: ReplyBody<Op> } | { error: Error } | undefined;
     this.#pending.set(id, {
-      op,
+      op, hooks: {},
       resolve: (reply) => { closeAll(reply.fds); settled = { body: reply.body as unknown as ReplyBody<Op> }; },
       reject: (error) => { settled = { error }; },
     });
@@ -145,7 +170,7 @@ export class Channel {
         this.#forget(id);
         throw new TlsPoolError('TIMEOUT', { text: `the pool did not answer ${op} within ${timeoutMs} ms; see its log` });
       }
-      sockets.pollWait(this.#fd, this.#outgoing.length > 0 ? pollIn | pollOut : pollIn, Math.ceil(leftMs));
+      sockets.pollWait(this.#fd, this.#outlet.isBlocked ? pollIn | pollOut : pollIn, Math.ceil(leftMs));
       this.#flush();
       this.#drain();
     }
@@ -174,44 +199,23 @@ export class Channel {
   }
 
   #transmit(data: Uint8Array, fds: readonly BorrowedFd[]): void {
-    if (this.#outgoing.length === 0) {
-      try {
-        if (sockets.send(this.#fd, data, fds) >= 0) return;
-      } catch (error) {
-        // A dead connection is reported by the reading side, which first takes in what the pool said before it went.
-        if (!isDisconnect(error)) throw error;
-        return;
-      }
-    }
-    const copies: OwnedFd[] = [];
-    try {
-      for (const fd of fds) copies.push(sockets.dup(fd));
-    } catch (error) {
-      closeAll(copies);
-      throw error;
-    }
-    this.#outgoing.push({ data, fds: copies });
-    this.#watch();
+    this.#outlet.send(data, fds);
+    if (this.#outlet.isBlocked) this.#watch();
   }
 
   #flush(): void {
-    while (this.#lost === undefined) {
-      const next = this.#outgoing[0];
-      if (next === undefined) break;
-      try {
-        if (sockets.send(this.#fd, next.data, next.fds) < 0) return;
-      } catch (error) {
-        if (!isDisconnect(error)) { this.#fail(error); return; }
-      }
-      this.#outgoing.shift();
-      closeAll(next.fds);
+    try {
+      this.#outlet.flush();
+    } catch (error) {
+      this.#fail(error);
+      return;
     }
-    this.#watch();
+    if (!this.#outlet.isBlocked) this.#watch();
   }
 
   #watch(): void {
     if (this.#lost !== undefined) return;
-    this.#poll.start((this.#paused ? pollDisconnect : pollReadable) | (this.#outgoing.length > 0 ? pollWritable : 0));
+    this.#poll.start((this.#paused ? pollDisconnect : pollReadable) | (this.#outlet.isBlocked ? pollWritable : 0));
   }
 
   #onReady(status: number, events: number): void {
@@ -295,19 +299,31 @@ export class Channel {
         if (message.op === 'connection') this.#owner.connection(this, message.body, fds[0]);
         else if (message.op === 'closed') this.#endSession(message.body);
         else if (message.op === 'listenerClosed') this.#owner.listenerClosed(message.body);
-        else this.#owner.drain(message.body);
+        else if (message.op === 'drain') this.#owner.drain(message.body);
+        else if (this.#owner.plainConnection === undefined) closeAll(fds);
+        else this.#owner.plainConnection(message.body, fds[0] as OwnedFd);
         return;
       case 'reply': case 'error':
         this.#settle(message, fds);
         return;
       case 'callback': {
-        const { op, id } = message;
-        this.#owner.servername(message.body, (body) => {
-          if (this.#lost === undefined) this.#transmit(encodeMessage({ type: 'answer', op, id, body }, this.maxMessageOctets), []);
-        });
+        const { request } = message.body;
+        const asked = request === undefined ? this.#owner.asked : this.#pending.get(request)?.hooks.asked;
+        if (message.op === 'servername') (asked?.servername ?? refuse)(message.body, this.#answer('servername', message.id));
+        else (asked?.plainside ?? refuse)(message.body, this.#answer('plainside', message.id));
         return;
       }
     }
+  }
+
+  #answer<Op extends CallbackOp>(op: Op, id: number): Answer<Op> {
+    let isAnswered = false;
+    return (body, fd) => {
+      if (isAnswered || this.#lost !== undefined) return;
+      const packet = encodeMessage({ type: 'answer', op, id, body } as unknown as Message, this.maxMessageOctets);
+      isAnswered = true;
+      this.#transmit(packet, fd === undefined ? [] : [fd]);
+    };
   }
 
   #endSession(closed: EventBody<'closed'>): boolean {
@@ -324,6 +340,8 @@ export class Channel {
     const pending = this.#pending.get(message.id);
     if (pending === undefined) {
       closeAll(fds);
+      // Nobody waits for it any more: with a plain-text side of its own it would live on unseen.
+      if (message.type === 'reply' && message.op === 'starttls') this.#send('close', { ctlkey: message.body.ctlkey, abort: true }, []);
       // Id 0: the pool could not read a message of ours at all.
       if (message.type === 'error' && message.id === 0) this.#fail(errorOf(message.body));
       return;
@@ -332,6 +350,7 @@ export class Channel {
     if (message.type === 'error') {
       pending.reject(errorOf(message.body));
     } else if (message.op === pending.op) {
+      pending.hooks.reply?.({ body: message.body, fds });
       pending.resolve({ body: message.body, fds });
     } else {
       closeAll(fds);
@@ -362,8 +381,8 @@ export class Channel {
     this.#poll.close();
     sockets.close(this.#fd);
     this.#inlet.close();
-    for (const { fds } of [...this.#outgoing, ...this.#inbox]) closeAll(fds);
-    this.#outgoing = [];
+    this.#outlet.close();
+    for (const { fds } of this.#inbox) closeAll(fds);
     this.#inbox = [];
     const pending = [...this.#pending.values()];
     const sinks = [...this.#sessions.values()];
@@ -372,8 +391,4 @@ export class Channel {
     for (const one of pending) one.reject(error);
     for (const sink of sinks) sink.noteLost(error);
   }
-}
-
-function isDisconnect(error: unknown): boolean {
-  return error instanceof Error && /\b(EPIPE|ECONNRESET|ENOTCONN)\b/.test(error.message);
 }

@@ -8,7 +8,7 @@ import { protect } from './starttls.js';
 import type { StartTlsOptions } from './starttls.js';
 
 /** Where to connect to, and how; the options of net.connect() for TCP and of starttls() for TLS. */
-export interface ConnectOptions extends Omit<StartTlsOptions, 'role' | 'goAhead' | 'clientAuth'> {
+export interface ConnectOptions extends Omit<StartTlsOptions, 'role' | 'goAhead' | 'greeting' | 'capabilities' | 'via' | 'clientAuth' | 'onServername'> {
   /** Name or address of the server; also what its certificate must carry, unless `remoteid` or `servername` is given. */
   readonly host: string;
   /** TCP port, 1 to 65535. */
@@ -40,7 +40,7 @@ export async function connectThrough(link: Link | Promise<Link>, options: Connec
     if (signal?.aborted === true) abort();
     await connected(socket, `${host}:${port}`, connectMs ?? defaultConnectMs);
     const remoteid = tls.remoteid ?? (tls.servername === undefined || tls.servername === '' ? host : tls.servername);
-    return await protect(link, socket, { ...tls, role: 'client', remoteid });
+    return await protect(link, socket, { ...tls, role: 'client', remoteid, ...(signal === undefined ? {} : { signal }) });
   } catch (error) {
     // An abort during the handshake shows as whatever the pool made of the closed connection.
     if (signal?.aborted === true) throw new TlsPoolError('ABORTED', { cause: signal.reason ?? error });

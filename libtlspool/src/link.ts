@@ -112,10 +112,10 @@ export class Link {
     let lost: TlsPoolError | undefined;
     const owner = this.#owner;
     const channel = new Channel(fd, {
+      asked: owner.asked,
       connection: (from, body, plainfd) => owner.connection(from, body, plainfd),
       listenerClosed: (body) => owner.listenerClosed(body),
       drain: (body) => owner.drain(body),
-      servername: (body, answer) => owner.servername(body, answer),
       lost: (which, error) => { lost = error; this.#onLost(which, error); },
     });
     const abort = (): void => channel.close();

@@ -1,35 +1,21 @@
 /** A listening socket in the pool's care, and the connections that come from it. */
-import { EventEmitter } from 'node:events';
 import type net from 'node:net';
+import { Acceptor, WaitingSession } from './acceptor.js';
+import { askFields, askedBy } from './asked.js';
+import type { AskedOptions } from './asked.js';
 import { closeAll } from './inlet.js';
-import type { Channel, Reply } from './channel.js';
+import type { Channel, Reply, SessionSink } from './channel.js';
 import { Link } from './link.js';
 import type { LinkOptions } from './link.js';
 import type { OwnedFd } from './native.js';
 import { TlsPoolError, isErrorCode } from './protocol/index.js';
-import type { AnswerBody, Backend, CallbackBody, ClientAuth, EventBody, RequestBody } from './protocol/index.js';
+import type { Backend, ClientAuth, EventBody, RequestBody } from './protocol/index.js';
 import { PoolSocket } from './socket.js';
 import { addressOf, checkSource, openSource } from './source.js';
 import type { Source, SourceOptions } from './source.js';
 
-/** What an application is told of a ClientHello before an identity is chosen. */
-export interface Hello {
-  /** Server name asked for (RFC 6066 section 3); absent when the client sent none. */
-  readonly servername?: string;
-  /** Application protocols that the client offers. */
-  readonly alpn: readonly string[];
-  /** Address of the client. */
-  readonly remote?: CallbackBody<'servername'>['remote'];
-}
-
-/** true: choose by server name. false: refuse. {localid}: use this identity. */
-export type Verdict = boolean | {
-  /** Identity to serve; absent: chosen by server name. */
-  readonly localid?: string;
-};
-
 /** How to listen. */
-export interface ListenOptions extends SourceOptions {
+export interface ListenOptions extends SourceOptions, AskedOptions {
   /** Name under which other processes of the same user take a share of the connections; the first of them opens the socket. */
   readonly share?: string;
   /** Identity to serve; absent: chosen by server name among those that this client may use. */
@@ -40,8 +26,6 @@ export interface ListenOptions extends SourceOptions {
   readonly clientAuth?: ClientAuth;
   /** false: a client certificate that does not verify is reported in authorizationError instead of refused. Never lowers `require` of the policy. */
   readonly rejectUnauthorized?: boolean;
-  /** Asked once per handshake, before the identity is chosen. Throwing refuses the connection and is reported as a process warning. */
-  readonly onServername?: (hello: Hello) => Verdict | Promise<Verdict>;
   /** The pool connects the plain-text side to this service itself; nothing comes to accept(). Needs the `backend` permission. */
   readonly backend?: Backend;
   /** Hear of each connection that the pool gives to the backend; default false, because nobody waits for it. */
@@ -54,37 +38,8 @@ export interface ListenOptions extends SourceOptions {
   readonly pauseOnConnect?: boolean;
 }
 
-/** Events of a Listener. */
-export interface ListenerEvents {
-  /** The pool is gone; the listening socket stays open and connections wait in the kernel until it is back. */
-  lost: [TlsPoolError];
-  /** The pool is back and accepts again. */
-  reconnected: [];
-  /** The pool is back but refused the listener; it is tried again. */
-  refused: [TlsPoolError];
-  /** The pool goes down and accepts nothing new. */
-  drain: [{
-    /** Milliseconds from now. */
-    readonly deadlineMs: number;
-  }];
-  /** Nothing will be accepted any more; with the reason when it was not close(). */
-  close: [TlsPoolError | undefined];
-}
-
-interface Waiter { resolve(socket: PoolSocket): void; reject(error: Error): void }
-
-/**
- * A connection that waits for accept(). It is not a socket yet: nobody could hear the `error` event of one that
- * fails while it waits, and that would end the process.
- */
-class Waiting {
-  closed: EventBody<'closed'> | undefined;
-  constructor(readonly body: EventBody<'connection'>, readonly fd: OwnedFd, readonly channel: Channel) {
-    channel.addSession(body.ctlkey, this);
-  }
-  noteClosed(closed: EventBody<'closed'>): void { this.closed = closed; }
-  noteLost(): void { /* the listener drops what waits */ }
-}
+/** For sessions that this program started and does not read from. */
+const unheard: SessionSink = { noteClosed: () => undefined, noteLost: () => undefined };
 
 /**
  * Accepts TLS connections whose handshake the pool has done.
@@ -92,7 +47,7 @@ class Waiting {
  * Each listener has its own connection to the pool: one that does not accept stops reading it, the pool's queue fills,
  * and the pool stops accepting for this listener alone. Nothing else that the program does with the pool waits.
  */
-export class Listener extends EventEmitter<ListenerEvents> {
+export class Listener extends Acceptor<PoolSocket> {
   readonly #options: ListenOptions;
   readonly #link: Link;
   readonly #highWaterMark: number;
@@ -101,9 +56,6 @@ export class Listener extends EventEmitter<ListenerEvents> {
   #source: Source | undefined;
   #listener = 0;
   #local: net.AddressInfo | string | undefined;
-  #queue: Waiting[] = [];
-  #waiters: Waiter[] = [];
-  #ended: TlsPoolError | undefined;
 
   private constructor(pool: LinkOptions, options: ListenOptions) {
     super();
@@ -113,9 +65,9 @@ export class Listener extends EventEmitter<ListenerEvents> {
       connection: (channel, body, fd) => this.#onConnection(channel, body, fd),
       listenerClosed: (body) => this.#onListenerClosed(body),
       drain: (body) => this.emit('drain', body),
-      servername: (body, answer) => void this.#decide(body).then(answer),
+      asked: askedBy(options),
       setUp: (channel) => this.#setUp(channel),
-      lost: (error) => { this.#dropQueue(); this.emit('lost', error); },
+      lost: (error) => { this.dropOffers(); this.emit('lost', error); },
       restored: () => this.emit('reconnected'),
       refused: (error) => this.emit('refused', error),
     });
@@ -143,7 +95,7 @@ export class Listener extends EventEmitter<ListenerEvents> {
   }
 
   /** Where it listens, as net.Server.address() says it; null once closed. */
-  address(): net.AddressInfo | string | null { return this.#ended === undefined ? this.#local ?? null : null; }
+  address(): net.AddressInfo | string | null { return this.ended === undefined ? this.#local ?? null : null; }
 
   /** An accept() that waits, and the listener itself, keep the process alive (the default). */
   ref(): this { this.#link.ref(); return this; }
@@ -154,46 +106,16 @@ export class Listener extends EventEmitter<ListenerEvents> {
    * The next connection, in the order of their handshakes' ends. Goes on waiting while the pool restarts.
    * Rejects with LISTENER_CLOSED after close(), with the pool's error when it closed the listener, with ABORTED by `signal`.
    */
-  accept(options: { readonly signal?: AbortSignal } = {}): Promise<PoolSocket> {
-    const { signal } = options;
-    if (signal?.aborted === true) return Promise.reject(new TlsPoolError('ABORTED', { cause: signal.reason }));
+  override accept(options: { readonly signal?: AbortSignal } = {}): Promise<PoolSocket> {
     if (this.#sink !== undefined) return Promise.reject(new TlsPoolError('BAD_STATE', { text: 'a server takes the connections of this listener' }));
-    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-      if (this.#queue.length < this.#highWaterMark) this.#link.channel?.resume();
-      const socket = this.#socket(next);
-      if (socket !== undefined) return Promise.resolve(socket);
-    }
-    if (this.#ended !== undefined) return Promise.reject(this.#ended);
-    return new Promise((resolve, reject) => {
-      const abort = (): void => {
-        this.#waiters = this.#waiters.filter((one) => one !== waiter);
-        reject(new TlsPoolError('ABORTED', { cause: signal?.reason }));
-      };
-      const waiter: Waiter = {
-        resolve: (socket) => { signal?.removeEventListener('abort', abort); resolve(socket); },
-        reject: (error) => { signal?.removeEventListener('abort', abort); reject(error); },
-      };
-      signal?.addEventListener('abort', abort, { once: true });
-      this.#waiters.push(waiter);
-    });
-  }
-
-  /** Connections until the listener is closed. Leaving the loop closes it. */
-  async *[Symbol.asyncIterator](): AsyncGenerator<PoolSocket, void, undefined> {
-    try {
-      for (;;) yield await this.accept();
-    } catch (error) {
-      if (!(error instanceof TlsPoolError) || error !== this.#ended || error.code !== 'LISTENER_CLOSED') throw error;
-    } finally {
-      await this.close();
-    }
+    return super.accept(options);
   }
 
   /** Stops accepting and closes the listening socket; connections that nobody accepted are closed, the others go on. May be called twice. */
   async close(): Promise<void> {
-    if (this.#ended !== undefined) return;
+    if (this.ended !== undefined) return;
     const channel = this.#link.channel;
-    this.#finish(new TlsPoolError('LISTENER_CLOSED'), undefined, false);
+    this.finish(new TlsPoolError('LISTENER_CLOSED'), undefined, () => this.#source?.close());
     // Sessions belong to the connection that they came over: it stays until the last of them ended.
     try {
       await channel?.request('unlisten', { listener: this.#listener }, [], this.#link.timeoutMs);
@@ -204,9 +126,6 @@ export class Listener extends EventEmitter<ListenerEvents> {
       this.#link.close(true);
     }
   }
-
-  /** close(). */
-  async [Symbol.asyncDispose](): Promise<void> { await this.close(); }
 
   async #setUp(channel: Channel): Promise<void> {
     const { body } = await this.#handOver(channel);
@@ -235,62 +154,35 @@ export class Listener extends EventEmitter<ListenerEvents> {
   }
 
   #onConnection(channel: Channel, body: EventBody<'connection'>, fd: OwnedFd | undefined): void {
-    // No descriptor: the pool connected it to its backend.
-    if (fd === undefined) return;
-    if (this.#ended !== undefined || this.#admit?.() === false) {
+    // No descriptor: the pool connected it to its backend, or onPlainside gave one; such a session lives as long as our connection to the pool.
+    if (fd === undefined) {
+      if (this.#options.onPlainside !== undefined) channel.addSession(body.ctlkey, unheard);
+      return;
+    }
+    if (this.ended !== undefined || this.#admit?.() === false) {
       closeAll([fd]);
       return;
     }
+    const start = {
+      channel, fd, ctlkey: body.ctlkey, info: body.info,
+      allowHalfOpen: this.#options.allowHalfOpen ?? false, pauseOnConnect: this.#options.pauseOnConnect ?? false,
+    };
     if (this.#sink !== undefined) {
-      this.#sink(new PoolSocket({ channel, fd, ctlkey: body.ctlkey, info: body.info, ...this.#socketOptions() }));
+      this.#sink(new PoolSocket(start));
       return;
     }
-    const waiting = new Waiting(body, fd, channel);
-    const waiter = this.#waiters.shift();
-    const socket = waiter === undefined ? undefined : this.#socket(waiting);
-    if (waiter !== undefined && socket !== undefined) waiter.resolve(socket);
-    else if (waiter !== undefined) this.#waiters.unshift(waiter);
-    else if (this.#queue.push(waiting) >= this.#highWaterMark) channel.pause();
+    this.offer(new WaitingSession(start));
+    if (this.waiting >= this.#highWaterMark) channel.pause();
   }
 
-  #socketOptions(): { allowHalfOpen: boolean; pauseOnConnect: boolean } {
-    return { allowHalfOpen: this.#options.allowHalfOpen ?? false, pauseOnConnect: this.#options.pauseOnConnect ?? false };
-  }
-
-  #socket({ body, fd, channel, closed }: Waiting): PoolSocket {
-    return new PoolSocket({ channel, fd, ctlkey: body.ctlkey, info: body.info, closed, ...this.#socketOptions() });
-  }
-
-  async #decide({ servername, alpn, remote }: CallbackBody<'servername'>): Promise<AnswerBody<'servername'>> {
-    try {
-      const hello = { alpn, ...(servername === undefined ? {} : { servername }), ...(remote === undefined ? {} : { remote }) };
-      // Fails closed: anything but a clear yes is a no.
-      const verdict = await this.#options.onServername?.(hello) ?? false;
-      if (verdict === true) return {};
-      if (verdict === false) return { refuse: true };
-      return verdict.localid === undefined ? {} : { localid: verdict.localid };
-    } catch (error) {
-      process.emitWarning(error instanceof Error ? error : String(error), { detail: 'onServername failed; the connection was refused' });
-      return { refuse: true };
-    }
+  protected override onTaken(): void {
+    if (this.waiting < this.#highWaterMark) this.#link.channel?.resume();
   }
 
   #onListenerClosed({ code, text }: EventBody<'listenerClosed'>): void {
     const error = new TlsPoolError(isErrorCode(code) ? code : 'LISTENER_CLOSED', { text: `the pool closed the listener: ${text}` });
-    this.#finish(error, error, true);
+    this.finish(error, error, () => { this.#source?.close(); this.#link.close(true); });
   }
-
-  #finish(ended: TlsPoolError, reason: TlsPoolError | undefined, closeLink: boolean): void {
-    if (this.#ended !== undefined) return;
-    this.#ended = ended;
-    this.#source?.close();
-    this.#dropQueue();
-    if (closeLink) this.#link.close(true);
-    for (const waiter of this.#waiters.splice(0)) waiter.reject(ended);
-    this.emit('close', reason);
-  }
-
-  #dropQueue(): void { closeAll(this.#queue.splice(0).map(({ fd }) => fd)); }
 }
 
 /** The result, or undefined when it was rejected with one of these codes (or errnos in the text). */
@@ -308,6 +200,6 @@ function listenBody(options: ListenOptions): RequestBody<'listen'> {
   return {
     ...(localid === undefined ? {} : { localid }), ...(alpn === undefined ? {} : { alpn }), ...(clientAuth === undefined ? {} : { clientAuth }),
     ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }), ...(backend === undefined ? {} : { backend }), ...(report === undefined ? {} : { report }),
-    ...(share === undefined ? {} : { share }), ...(options.onServername === undefined ? {} : { askServername: true }),
+    ...(share === undefined ? {} : { share }), ...askFields(options),
   };
 }

@@ -148,6 +148,8 @@ export interface NativeSockets {
    * errno -EMFILE or -ENFILE when they could not be installed here. maxOctets is 1 to 2^24, maxFds 0 to 253. Never blocks.
    */
   receive(fd: BorrowedFd, maxOctets: number, maxFds: number): Received | null;
+  /** Octets that wait, left where they are; empty at end of stream, null when nothing is there (EAGAIN). maxOctets is 1 to 2^24. Never blocks. */
+  peek(fd: BorrowedFd, maxOctets: number): Buffer | null;
   /** Of a connected UNIX socket. */
   peerCredentials(fd: BorrowedFd): PeerCredentials;
   /** Throws FD_KIND when fd is no socket. */

@@ -32,7 +32,7 @@ export interface PoolEvents {
 }
 
 /** Requests that carry no descriptors in their replies and need no state in the library. */
-export type PlainOp = Exclude<RequestOp, 'hello' | 'listen' | 'join' | 'unlisten' | 'starttls'>;
+export type PlainOp = Exclude<RequestOp, 'hello' | 'listen' | 'join' | 'unlisten' | 'starttls' | 'taken'>;
 
 /**
  * A connection to the pool, made again when it is lost. It does not keep the process alive by itself; listeners, sockets
@@ -53,7 +53,6 @@ export class Pool extends EventEmitter<PoolEvents> {
       connection: (_channel, _body, fd) => closeAll(fd === undefined ? [] : [fd]),
       listenerClosed: () => undefined,
       drain: (body) => this.emit('drain', body),
-      servername: (_body, answer) => answer({ refuse: true }),
       setUp: () => Promise.resolve(),
       lost: (error) => this.emit('lost', error),
       restored: () => this.emit('reconnected'),
@@ -84,7 +83,7 @@ export class Pool extends EventEmitter<PoolEvents> {
   }
 
   /** Like request() for every operation, with descriptors: `fds` stay the caller's and must stay open until it settles; those of the reply are the caller's. */
-  exchange<Op extends Exclude<RequestOp, 'hello'>>(op: Op, body: RequestBody<Op>, fds: readonly BorrowedFd[] = []): Promise<Reply<Op>> {
+  exchange<Op extends Exclude<RequestOp, 'hello' | 'taken'>>(op: Op, body: RequestBody<Op>, fds: readonly BorrowedFd[] = []): Promise<Reply<Op>> {
     return this.#link.request(op, body, fds);
   }
 

@@ -1,43 +1,22 @@
 /** Protecting a socket that is connected already. */
 import type net from 'node:net';
-import { closeAll } from './inlet.js';
-import type { Channel } from './channel.js';
+import type { AskedOptions } from './asked.js';
 import { borrowedFd, stopReading } from './handle.js';
 import type { Link } from './link.js';
 import { sockets } from './native.js';
 import type { BorrowedFd, OwnedFd } from './native.js';
 import { TlsPoolError } from './protocol/index.js';
-import type { ClientAuth, RequestBody } from './protocol/index.js';
 import { PoolSocket } from './socket.js';
-
-const pollIn = 1;
-const pollReadHangUp = 8192;
-/** The pool has its own handshake deadline, of a minute at most unless it is asked for another; ours is for a pool that hangs. */
-const defaultHandshakeMs = 60_000;
+import { speakPreamble, speaks } from './speak.js';
+import type { PreambleOptions, Spoken } from './speak.js';
+import { startSession } from './start.js';
+import type { StartOptions } from './start.js';
 
 /** How to protect a connected socket. */
-export interface StartTlsOptions {
-  /** Which side of the handshake is ours. */
-  readonly role: 'server' | 'client';
-  /** Identity to use. A server without it chooses by server name. */
-  readonly localid?: string;
-  /** Client: the name or address that the server's certificate must carry; sent as server name when it is a name. */
-  readonly remoteid?: string;
-  /** Client: server name to send instead of remoteid; the empty string sends none. */
-  readonly servername?: string;
-  /** Application protocols (RFC 7301), the most preferred first. */
-  readonly alpn?: readonly string[];
-  /** Server: raises what the policy of the identity says, never lowers it. */
-  readonly clientAuth?: ClientAuth;
-  /** false: a certificate that does not verify is reported in authorizationError instead of refused. */
-  readonly rejectUnauthorized?: boolean;
-  /** Deadline of the handshake in milliseconds, up to 3,600,000. Absent: the pool's. */
-  readonly handshakeMs?: number;
-  /** The session outlives this program's connection to the pool. */
-  readonly fork?: boolean;
+export interface StartTlsOptions extends StartOptions, PreambleOptions, Pick<AskedOptions, 'onServername'> {
   /**
    * Server: the protocol's go-ahead ("220 Ready to start TLS"), sent after reading has stopped. Sending it oneself and
-   * calling starttls() later loses a fast client's first TLS octets to the plain-text stream, which is EARLY_OCTETS.
+   * calling starttls() later loses a fast client's first TLS octets to the plain-text stream, which is EARLY_OCTETS. Not with `preamble`.
    */
   readonly goAhead?: string | Uint8Array;
   /** As in net.createServer. Default false. */
@@ -53,37 +32,33 @@ export interface StartTlsOptions {
  * protocol without preamble; a socket that has to wait longer needs `pauseOnConnect` of net.createServer and no resume()).
  * From the call on this library reads nothing: what arrives is left in the kernel for the pool, as TLS.
  *
+ * With `preamble` it speaks the plain-text part of the protocol itself: call it in `connection`, or `connect`, before anything was read. Octets are taken
+ * from the kernel only as far as the dialogue goes, and what the other end sent behind it, before the go-ahead, is EARLY_OCTETS. It requires TLS: all
+ * that needs it is refused. Should it fail before the go-ahead, the client is told in the protocol's own words. What a protocol needs of that phase is in `preamble.state` of the socket.
+ *
  * The socket is the library's from the call on, whatever the outcome: its object is destroyed without shutting down the
  * connection; when the promise is rejected the connection is closed.
  * Rejects with EARLY_OCTETS (plain text was left in the stream, or, as a client, the server spoke before our ClientHello),
  * BAD_STATE (not connected, or TLS already), BAD_ARGUMENT, HANDSHAKE_FAILED, HANDSHAKE_TIMEOUT, CERT_REJECTED, PEER_CLOSED, NAME_REFUSED,
- * IDENTITY_UNKNOWN, NOT_PERMITTED, LIMIT_SESSIONS, LIMIT_HANDSHAKES, POOL_LOST, TIMEOUT.
+ * IDENTITY_UNKNOWN, NOT_PERMITTED, LIMIT_SESSIONS, LIMIT_HANDSHAKES, POOL_LOST, TIMEOUT, ABORTED; with `preamble` or `via` also with PREAMBLE (the other end broke the rules of
+ * the protocol) and PREAMBLE_REFUSED (the server has no TLS, the client said goodbye, the proxy has no way).
  */
 export async function protect(link: Link | Promise<Link>, socket: net.Socket | OwnedFd, options: StartTlsOptions): Promise<PoolSocket> {
   // Refused sockets never get as far as waiting for the link.
   Promise.resolve(link).catch(() => undefined);
   if (typeof socket === 'number') {
-    try {
-      if (options.goAhead !== undefined) throw new TlsPoolError('BAD_ARGUMENT', { text: 'goAhead needs a net.Socket; send it yourself before passing a descriptor', field: 'goAhead' });
-      refuseEarlyKernel(socket, options);
-      return await handOver(link, socket, options);
-    } finally {
-      sockets.close(socket);
-    }
+    if (options.goAhead === undefined) return open(link, socket, options);
+    sockets.close(socket);
+    throw new TlsPoolError('BAD_ARGUMENT', { text: 'goAhead needs a net.Socket; send it yourself before passing a descriptor', field: 'goAhead' });
   }
   // Everything up to stopReading() happens in the caller's turn: no octet may be read while the pool is being connected.
   // The owner of the original has no more say in it, and must not be brought down by its errors.
   socket.on('error', () => undefined);
   try {
     const fd = quiesce(socket);
+    speaks(options); // before anything is said
     await flush(socket, options.goAhead);
-    refuseEarlyKernel(fd, options);
-    const copy = sockets.dup(fd);
-    try {
-      return await handOver(link, copy, options);
-    } finally {
-      sockets.close(copy);
-    }
+    return await open(link, sockets.dup(fd), options);
   } finally {
     // Closes our copy of the descriptor and nothing else: shutdown() would end the connection under the pool.
     socket.destroy();
@@ -109,14 +84,6 @@ function refuseEarly(socket: net.Socket): void {
   throw new TlsPoolError('EARLY_OCTETS', { text: `${socket.readableLength} octets arrived before TLS began and were read as plain text; the peer pipelined, or the go-ahead was sent before starttls(): use its goAhead option` });
 }
 
-/** A TLS server says nothing before the ClientHello; what is there already was sent in plain text. */
-function refuseEarlyKernel(fd: BorrowedFd, { role }: StartTlsOptions): void {
-  if (role !== 'client') return;
-  const events = sockets.pollWait(fd, pollIn | pollReadHangUp, 0);
-  if ((events & pollIn) === 0 || (events & pollReadHangUp) !== 0) return;
-  throw new TlsPoolError('EARLY_OCTETS', { text: 'the server sent octets after its go-ahead and before our ClientHello; they were not protected' });
-}
-
 function flush(socket: net.Socket, goAhead: string | Uint8Array | undefined): Promise<void> {
   if (goAhead === undefined && socket.writableLength === 0) return Promise.resolve();
   while (socket.writableCorked > 0) socket.uncork();
@@ -131,26 +98,29 @@ function flush(socket: net.Socket, goAhead: string | Uint8Array | undefined): Pr
   });
 }
 
-async function handOver(promised: Link | Promise<Link>, fd: BorrowedFd, options: StartTlsOptions): Promise<PoolSocket> {
-  const link = await promised;
-  const channel: Channel = await link.whenUp();
-  const timeoutMs = (options.handshakeMs ?? defaultHandshakeMs) + link.timeoutMs;
-  const { body: { ctlkey, info }, fds } = await channel.request('starttls', startBody(options), [fd], timeoutMs);
-  const [plainfd] = fds;
-  if (plainfd === undefined || channel.lost !== undefined) {
-    closeAll(fds);
-    throw channel.lost ?? new TlsPoolError('FD_COUNT', { text: 'the pool answered starttls without a plain-text socket' });
+/** Says what is to be said in plain text, and begins TLS. Owns the descriptor. */
+async function open(link: Link | Promise<Link>, cryptfd: OwnedFd, options: StartTlsOptions): Promise<PoolSocket> {
+  let spoken: Spoken = {};
+  try {
+    if (speaks(options)) spoken = await speakPreamble(cryptfd, link, options);
+  } catch (error) {
+    sockets.close(cryptfd);
+    throw error;
   }
-  return new PoolSocket({ channel, fd: plainfd, ctlkey, info, allowHalfOpen: options.allowHalfOpen ?? false, pauseOnConnect: options.pauseOnConnect ?? false });
+  return handOver(link, cryptfd, options, spoken);
 }
 
-function startBody(options: StartTlsOptions): RequestBody<'starttls'> {
-  const { role, localid, remoteid, servername, alpn, clientAuth, rejectUnauthorized, handshakeMs, fork } = options;
-  return {
-    role,
-    ...(localid === undefined ? {} : { localid }), ...(remoteid === undefined ? {} : { remoteid }),
-    ...(servername === undefined ? {} : { servername }), ...(alpn === undefined ? {} : { alpn }),
-    ...(clientAuth === undefined ? {} : { clientAuth }), ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }),
-    ...(handshakeMs === undefined ? {} : { handshakeMs }), ...(fork === undefined ? {} : { fork }),
-  };
+function handOver(link: Link | Promise<Link>, cryptfd: OwnedFd, options: StartTlsOptions, { alpn, state }: Spoken): Promise<PoolSocket> {
+  const { preamble: protocol, allowHalfOpen = false, pauseOnConnect = false } = options;
+  const request = { ...options, cryptfd, ...(alpn === undefined ? {} : { alpn: [alpn] }) };
+  return startSession(link, request, (channel, { body: { ctlkey, info }, fds }) => {
+    const [fd] = fds;
+    if (fd === undefined) throw new TlsPoolError('FD_COUNT', { text: 'the pool answered starttls without a plain-text socket' });
+    if (alpn !== undefined && info.alpn !== alpn) {
+      sockets.close(fd);
+      throw new TlsPoolError('HANDSHAKE_FAILED', { text: `${protocol ?? 'the protocol'} without a request for TLS needs the application protocol ${alpn}, which was not negotiated` });
+    }
+    const preamble = protocol === undefined ? undefined : { protocol, tls: true, ...(state === undefined ? {} : { state }) };
+    return new PoolSocket({ channel, fd, ctlkey, info, preamble, allowHalfOpen, pauseOnConnect });
+  });
 }

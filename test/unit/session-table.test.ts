@@ -8,16 +8,17 @@ import { established, userA, userB } from './api-support.js';
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 const states = Object.keys(transitions) as SessionState[];
-const events: readonly SessionEvent[] = ['established', 'failed', 'control', 'detach', 'reattach', 'close', 'ended'];
+const events: readonly SessionEvent[] = ['established', 'waits', 'supplied', 'failed', 'control', 'detach', 'reattach', 'close', 'ended'];
 const owner = (client = userA): Owner => ({ client, sessions: new Set<Session>() });
 const unknown = { name: 'TlsPoolError', code: 'CTLKEY_UNKNOWN', message: 'no session that this client may control has this control key' };
 
 describe('session states', () => {
   const allowed: Readonly<Record<SessionState, Partial<Record<SessionEvent, SessionState>>>> = {
-    handshake: { established: 'open', failed: 'closed', close: 'closing', ended: 'closed' },
+    handshake: { established: 'open', waits: 'waiting', failed: 'closed', close: 'closing', ended: 'closed' },
+    waiting: { supplied: 'open', control: 'waiting', failed: 'closed', close: 'closing', ended: 'closed' },
     open: { control: 'open', detach: 'detached', close: 'closing', ended: 'closed' },
     detached: { reattach: 'open', close: 'closing', ended: 'closed' },
-    closing: { established: 'closing', failed: 'closed', close: 'closing', ended: 'closed' },
+    closing: { established: 'closing', waits: 'closing', supplied: 'closing', failed: 'closed', close: 'closing', ended: 'closed' },
     closed: {},
   };
   for (const state of states) {

@@ -199,12 +199,29 @@ napi_value decide(napi_env env, napi_callback_info info) {
   if (!read_call(env, info, call) || !session_argument(call, id) || !fd_argument(call, 2, "plainfd", plainfd)) return nullptr;
   Reader decision(env, call.arguments[1]);
   SelectorRef selector;
+  std::optional<std::string> alpn;
   if (!decision.flag_or("refuse", false)) {
     selector = selector_of(env, decision.get("selector"));
     if (!selector) return nullptr;
+    if (decision.has("alpn")) alpn = read_alpn(decision);
   }
   if (!decision.ok()) return nullptr;
-  call.instance->engine->decide(id, std::move(selector), UniqueFd(plainfd));
+  call.instance->engine->decide(id, std::move(selector), UniqueFd(plainfd), std::move(alpn));
+  return undefined(env);
+}
+
+napi_value supply(napi_env env, napi_callback_info info) {
+  Call call;
+  SessionId id = 0;
+  std::string word;
+  int plainfd = -1;
+  if (!read_call(env, info, call) || !session_argument(call, id)) return nullptr;
+  if (read_text(env, call.arguments[1], word, 16) && word == "refuse") {
+    call.instance->engine->refuse_plain(id);
+    return undefined(env);
+  }
+  if (!fd_argument(call, 1, "plainfd", plainfd)) return nullptr;
+  call.instance->engine->supply(id, UniqueFd(plainfd));
   return undefined(env);
 }
 
@@ -301,7 +318,7 @@ napi_value define_engine(napi_env env) {
       method("context", context),   method("selector", selector),         method("listen", listen),     method("setSelector", set_selector),
       method("pauseListener", pause_listener), method("unlisten", unlisten), method("startTls", start_tls), method("decide", decide),
       method("close", close_session), method("exporter", exporter),       method("bindings", bindings), method("counters", counters),
-      method("stop", stop),
+      method("supply", supply),     method("stop", stop),
   };
   napi_value constructor = nullptr;
   napi_define_class(env, "Engine", NAPI_AUTO_LENGTH, construct, nullptr, sizeof methods / sizeof methods[0], methods, &constructor);

@@ -63,6 +63,7 @@ Refusal Engine::start_tls(int cryptfd, int plainfd, SessionStart start, SessionI
   if (std::string problem = refuse_socket(cryptfd, SocketUse::connected_stream); !problem.empty()) return {"FD_KIND", problem, "cryptfd"};
   if (plainfd >= 0) {
     if (std::string problem = refuse_socket(plainfd, SocketUse::connected_plain); !problem.empty()) return {"FD_KIND", problem, "plainfd"};
+    if (start.negotiation->ask_plain) return {"BAD_ARGUMENT", "there is a plainfd; a session has one plain-text side, so leave out askPlain", "askPlain"};
     if (plainfd == cryptfd) return {"FD_KIND", "both sides are the same descriptor", "plainfd"};
   }
   if (shared_.stats.sessions.load() >= shared_.options.sessions_max) return {"LIMIT_SESSIONS", "the pool holds as many sessions as it may", ""};
@@ -96,13 +97,24 @@ void Engine::on_session(SessionId id, std::function<void(Session&)> task, std::f
   });
 }
 
-void Engine::decide(SessionId id, SelectorRef selector, UniqueFd plainfd) {
+void Engine::decide(SessionId id, SelectorRef selector, UniqueFd plainfd, std::optional<std::string> alpn) {
   auto boxed = std::make_shared<UniqueFd>(std::move(plainfd));
   if (*boxed && !refuse_socket(boxed->get(), SocketUse::connected_plain).empty()) {
     boxed->reset();
     selector.reset();
   }
-  on_session(id, [selector, boxed](Session& session) { session.decide(selector, std::move(*boxed)); }, {});
+  on_session(id, [selector, boxed, alpn = std::move(alpn)](Session& session) { session.decide(selector, std::move(*boxed), alpn); }, {});
+}
+
+void Engine::supply(SessionId id, UniqueFd plainfd) {
+  std::string problem = plainfd ? refuse_socket(plainfd.get(), SocketUse::connected_plain) : "";
+  if (!problem.empty()) return on_session(id, [problem](Session& session) { session.refuse_plain("FD_KIND", problem); }, {});
+  auto boxed = std::make_shared<UniqueFd>(std::move(plainfd));
+  on_session(id, [boxed](Session& session) { session.supply(std::move(*boxed)); }, {});
+}
+
+void Engine::refuse_plain(SessionId id) {
+  on_session(id, [](Session& session) { session.refuse_plain("PLAINSIDE_REFUSED", "the client gave the session no plain-text side"); }, {});
 }
 
 void Engine::close(SessionId id, CloseRequest request) {

@@ -36,7 +36,9 @@ class Engine {
   void unlisten(ListenerId id);
   Refusal start_tls(int cryptfd, int plainfd, SessionStart start, SessionId& id);
 
-  void decide(SessionId id, SelectorRef selector, UniqueFd plainfd);
+  void decide(SessionId id, SelectorRef selector, UniqueFd plainfd, std::optional<std::string> alpn = {});
+  void supply(SessionId id, UniqueFd plainfd);  // none: a socket pair
+  void refuse_plain(SessionId id);
   void close(SessionId id, CloseRequest request);
   void exporter(SessionId id, uint32_t request, std::string label, std::optional<std::string> context, size_t length);
   void bindings(SessionId id, uint32_t request);

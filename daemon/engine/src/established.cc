@@ -36,6 +36,7 @@ void Session::establish() {
   UniqueFd application_end;
   std::string problem;
   park_input();
+  if (negotiation_->ask_plain && !plain_supplied_ && !start_->plainfd) return ask_for_plain();
   if (start_->plainfd) {
     plain_ = std::move(start_->plainfd);
   } else if (negotiation_->backend) {
@@ -45,6 +46,45 @@ void Session::establish() {
     return wait_for_descriptors(problem);
   }
   open_plain(std::move(application_end));
+}
+
+void Session::ask_for_plain() {
+  phase_ = Phase::supplying;
+  worker_.timers().set(timer_.node, worker_.now_ms(), start_->handshake_ms);
+  EstablishedEvent event = describe({});
+  event.waiting = true;
+  worker_.emit(std::move(event));
+  await_supply();
+}
+
+// What the peer sends stays in the kernel, which bounds it. It still has to get the end of our handshake, and it may leave.
+void Session::await_supply() {
+  if (!to_crypt_.empty()) flush_crypt();
+  if (phase_ == Phase::supplying && peer_left()) fail("PEER_CLOSED", "the peer closed the connection before the session had its plain-text side");
+}
+
+// An end behind octets that nobody has read may be a half close with a request before it: the plain side will tell.
+bool Session::peer_left() {
+  if (crypt_gone_ && crypt_inet_) return true;
+  if (!crypt_hup_ || !held_.empty()) return false;
+  uint8_t octet = 0;
+  const ssize_t n = recv(crypt_.get(), &octet, 1, MSG_PEEK | MSG_DONTWAIT);
+  return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+void Session::supply(UniqueFd plainfd) {
+  if (phase_ != Phase::supplying) return;
+  // As after the owner's other decision, the handshake goes on: it is done, and leads to establish().
+  phase_ = Phase::handshake;
+  plain_supplied_ = true;
+  start_->plainfd = std::move(plainfd);
+  pump();
+}
+
+void Session::refuse_plain(const char* code, std::string text) {
+  if (phase_ != Phase::supplying) return;
+  SSL_shutdown(ssl_.get());
+  fail(code, std::move(text));
 }
 
 // Out of descriptors: the peer is connected and authenticated, so it waits for some to be given back, as those in the
@@ -112,8 +152,8 @@ void Session::open_plain(UniqueFd application_end) {
   plain_inet_ = made_here ? plain_backend_ && negotiation_->backend->ss_family != AF_UNIX : is_inet(plain_.get());
   plain_packets_ = !made_here && is_seqpacket(plain_.get());
   phase_ = Phase::open;
-  EstablishedEvent event = describe(std::move(application_end));
-  if (server_ && event.resumed) worker_.stats().handshakes_resumed.fetch_add(1, std::memory_order_relaxed);
+  Event event = plain_supplied_ ? Event(SuppliedEvent{id_, std::move(application_end)}) : Event(describe(std::move(application_end)));
+  if (server_ && SSL_session_reused(ssl_.get()) == 1) worker_.stats().handshakes_resumed.fetch_add(1, std::memory_order_relaxed);
   leave_handshake(true);
   worker_.timers().clear(timer_.node);
   if (!deferred_.empty()) worker_.timers().set(timer_.node, worker_.now_ms(), ticket_wait_ms);
@@ -167,7 +207,7 @@ void Session::describe_peer(EstablishedEvent& event) {
 }
 
 void Session::answer_exporter(uint32_t request, const std::string& label, const std::optional<std::string>& context, size_t length) {
-  if (phase_ != Phase::open) return worker_.emit(ErrorAnswer{request, "BAD_STATE", "the session is not established any more"});
+  if (phase_ != Phase::open && phase_ != Phase::supplying) return worker_.emit(ErrorAnswer{request, "BAD_STATE", "the session is not established any more"});
   std::string octets(length, '\0');
   const auto* context_data = context ? reinterpret_cast<const unsigned char*>(context->data()) : nullptr;
   const int done = SSL_export_keying_material(ssl_.get(), reinterpret_cast<unsigned char*>(octets.data()), length, label.data(), label.size(),
@@ -177,7 +217,7 @@ void Session::answer_exporter(uint32_t request, const std::string& label, const 
 }
 
 void Session::answer_bindings(uint32_t request) {
-  if (phase_ != Phase::open) return worker_.emit(ErrorAnswer{request, "BAD_STATE", "the session is not established any more"});
+  if (phase_ != Phase::open && phase_ != Phase::supplying) return worker_.emit(ErrorAnswer{request, "BAD_STATE", "the session is not established any more"});
   SSL* ssl = ssl_.get();
   BindingsAnswer answer{request, {}, {}, {}};
   unsigned char octets[EVP_MAX_MD_SIZE];

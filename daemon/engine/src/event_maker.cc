@@ -9,14 +9,15 @@ namespace {
 constexpr uint32_t most_kept = 4096;
 
 constexpr std::string_view source = R"js([
-  (session, listener, plainfd, server, tls13, cipher, cipherName, group, alpn, servername, localid, revision, resumed, authorized,
+  (session, listener, plainfd, waiting, server, tls13, cipher, cipherName, group, alpn, servername, localid, revision, resumed, authorized,
    authorizationError, peerCertificates, localCertificate, remote, local) => ({
-    kind: 'established', session, listener, plainfd, role: server ? 'server' : 'client', protocol: tls13 ? 'TLSv1.3' : 'TLSv1.2',
+    kind: 'established', session, listener, plainfd, waiting, role: server ? 'server' : 'client', protocol: tls13 ? 'TLSv1.3' : 'TLSv1.2',
     cipher, cipherName, group, alpn, servername, localid, revision, resumed, authorized, authorizationError, peerCertificates,
     localCertificate, remote, local }),
   (session, plainfd, how, alert, detail, octetsReceived, octetsSent) =>
     ({ kind: 'closed', session, plainfd, how, alert, detail, octetsReceived, octetsSent }),
   (family, address, port) => ({ family, address, port }),
+  (session, plainfd) => ({ kind: 'supplied', session, plainfd }),
 ])js";
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace tlspool::js {
 
 class EventMaker {
  public:
-  enum Kind : uint32_t { established, closed, endpoint_of };
+  enum Kind : uint32_t { established, closed, endpoint_of, supplied };
 
   // False, with something thrown, when Node refuses.
   bool open(napi_env env);

@@ -34,6 +34,7 @@ struct EstablishedEvent {
   bool tls13;
   bool resumed;
   bool authorized;
+  bool waiting;  // for its plain side; SuppliedEvent or FailedEvent follows
   const char* cipher;
   const char* cipher_name;
   std::string group;
@@ -46,6 +47,11 @@ struct EstablishedEvent {
   std::vector<std::string> peer_certificates;
   Endpoint remote;
   Endpoint local;
+};
+
+struct SuppliedEvent {
+  SessionId session;
+  UniqueFd plainfd;
 };
 
 struct FailedEvent {
@@ -93,7 +99,7 @@ struct ListenerEvent {
 };
 
 using Event =
-    std::variant<HelloEvent, EstablishedEvent, FailedEvent, ClosedEvent, OctetsAnswer, BindingsAnswer, ErrorAnswer, ListenerEvent>;
+    std::variant<HelloEvent, EstablishedEvent, SuppliedEvent, FailedEvent, ClosedEvent, OctetsAnswer, BindingsAnswer, ErrorAnswer, ListenerEvent>;
 
 // Receives batches of events from any worker thread.
 class EventSink {

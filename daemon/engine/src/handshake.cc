@@ -239,7 +239,7 @@ void Session::ask_owner() {
   worker_.emit(std::move(event));
 }
 
-void Session::decide(SelectorRef selector, UniqueFd plainfd) {
+void Session::decide(SelectorRef selector, UniqueFd plainfd, std::optional<std::string> alpn) {
   if (phase_ != Phase::asking) return;
   phase_ = Phase::handshake;
   if (!selector) {
@@ -248,6 +248,11 @@ void Session::decide(SelectorRef selector, UniqueFd plainfd) {
     selector_ = std::move(selector);
   }
   if (plainfd) start_->plainfd = std::move(plainfd);
+  if (alpn) {
+    auto own = std::make_shared<Negotiation>(*negotiation_);
+    own->alpn = std::move(*alpn);
+    negotiation_ = std::move(own);
+  }
   start_->context = context_;  // marks that the owner was asked
   pump();
 }

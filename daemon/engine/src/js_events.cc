@@ -62,6 +62,7 @@ napi_value to_js(EventMaker& maker, EstablishedEvent& event) {
       make_number(env, static_cast<double>(event.session)),
       make_number(env, event.listener),
       make_number(env, event.plainfd.release()),
+      maker.flag(event.waiting),
       maker.flag(event.server),
       maker.flag(event.tls13),
       maker.word(event.cipher),
@@ -80,6 +81,11 @@ napi_value to_js(EventMaker& maker, EstablishedEvent& event) {
       endpoint(event.local),
   };
   return maker.make(EventMaker::established, arguments, sizeof arguments / sizeof arguments[0]);
+}
+
+napi_value to_js(EventMaker& maker, SuppliedEvent& event) {
+  const napi_value arguments[] = {make_number(maker.env(), static_cast<double>(event.session)), make_number(maker.env(), event.plainfd.release())};
+  return maker.make(EventMaker::supplied, arguments, 2);
 }
 
 napi_value to_js(EventMaker& maker, FailedEvent& event) {

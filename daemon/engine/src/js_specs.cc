@@ -99,17 +99,6 @@ void read_peer_rules(napi_env env, Reader& outer, ContextSpec& spec) {
   }
 }
 
-// Wire format of RFC 7301 section 3.1.
-std::string read_alpn(Reader& reader) {
-  std::string wire;
-  for (const std::string& name : reader.texts("alpn", 32, 255)) {
-    if (name.empty()) reader.fail("alpn", "holds an empty name");
-    wire += static_cast<char>(name.size());
-    wire += name;
-  }
-  return wire;
-}
-
 void read_backend(napi_env env, Reader& outer, Negotiation& out) {
   Reader reader(env, outer.get("backend"));
   sockaddr_storage address{};
@@ -224,6 +213,16 @@ ContextRef context_of(napi_env env, napi_value object) { return unwrap<ContextRe
 
 SelectorRef selector_of(napi_env env, napi_value object) { return unwrap<SelectorRef>(env, object, selector_tag, "selector"); }
 
+std::string read_alpn(Reader& reader) {
+  std::string wire;
+  for (const std::string& name : reader.texts("alpn", 32, 255)) {
+    if (name.empty()) reader.fail("alpn", "holds an empty name");
+    wire += static_cast<char>(name.size());
+    wire += name;
+  }
+  return wire;
+}
+
 std::shared_ptr<const Negotiation> read_negotiation(napi_env env, napi_value object, bool server) {
   Reader reader(env, object);
   auto negotiation = std::make_shared<Negotiation>();
@@ -231,7 +230,9 @@ std::shared_ptr<const Negotiation> read_negotiation(napi_env env, napi_value obj
   if (server && reader.has("clientAuth")) negotiation->client_auth = read_client_auth(reader, "clientAuth");
   negotiation->reject_unauthorized = reader.flag_or("rejectUnauthorized", true);
   negotiation->ask = server && reader.flag_or("ask", false);
+  negotiation->ask_plain = reader.flag_or("askPlain", false);
   if (reader.has("backend")) read_backend(env, reader, *negotiation);
+  if (negotiation->ask_plain && negotiation->backend) reader.fail("askPlain", "does not go with a backend: a session has one plain-text side");
   return reader.ok() ? negotiation : nullptr;
 }
 

@@ -76,6 +76,7 @@ void Session::leave_handshake(bool succeeded) {
 void Session::on_deadline() {
   if (phase_ == Phase::lingering) return end();
   if (plain_wait_until_ms_ != 0 && phase_ == Phase::handshake) return pump();
+  if (phase_ == Phase::supplying) return refuse_plain("TIMEOUT", "the client that was asked for the plain-text side did not answer before the deadline");
   if (in_handshake()) return fail("HANDSHAKE_TIMEOUT", "the handshake did not finish before its deadline");
   if (!deferred_.empty() && !breaking_ && !ending_) return send_tickets();
   // A closing session whose other side takes nothing.
@@ -84,6 +85,7 @@ void Session::on_deadline() {
 
 void Session::close(CloseRequest request) {
   if (ended() || phase_ == Phase::lingering) return;
+  if (phase_ == Phase::supplying && request != CloseRequest::abort) return refuse_plain("ABORTED", "the session was ended before it had its plain-text side");
   if (in_handshake()) return fail("ABORTED", "the handshake was ended by its owner");
   if (request == CloseRequest::abort) {
     if (crypt_inet_) reset_on_close(crypt_.get());

@@ -1,10 +1,11 @@
 // One TLS session: the protected stream on one side, the plain one on the other. Belongs to one worker thread
 // from its first octet to its last; nobody else touches it.
 //
-//   handshake -> [asking] -> handshake -> [connecting] -> open -> [lingering] -> ended
+//   handshake -> [asking] -> handshake -> [supplying] -> [connecting] -> open -> [lingering] -> ended
 //
-// asking: the owner decides on the ClientHello. connecting: the backend's TCP handshake. lingering: everything is said,
-// and the peer gets a moment to read it before the socket is closed.
+// asking: the owner decides on the ClientHello. supplying: the TLS handshake is done and the owner brings the plain side; nothing is
+// read from the peer meanwhile. connecting: the backend's TCP handshake. lingering: everything is said, and the peer gets a moment
+// to read it before the socket is closed.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,7 @@ struct Negotiation {
   std::optional<ClientAuth> client_auth;
   bool reject_unauthorized = true;
   bool ask = false;
+  bool ask_plain = false;
   std::optional<sockaddr_storage> backend;
   socklen_t backend_length = 0;
 };
@@ -70,14 +72,16 @@ class Session {
   // Goes on where the last turn ended; for the worker's ready list.
   void pump();
 
-  void decide(SelectorRef selector, UniqueFd plainfd);  // null selector: refuse
+  void decide(SelectorRef selector, UniqueFd plainfd, std::optional<std::string> alpn);  // null selector: refuse; alpn in wire format
+  void supply(UniqueFd plainfd);  // none: make a socket pair
+  void refuse_plain(const char* code, std::string text);
   void close(CloseRequest request);
   void answer_exporter(uint32_t request, const std::string& label, const std::optional<std::string>& context, size_t length);
   void answer_bindings(uint32_t request);
 
   SessionId id() const { return id_; }
   bool ended() const { return phase_ == Phase::ended; }
-  bool in_handshake() const { return phase_ == Phase::handshake || phase_ == Phase::asking || phase_ == Phase::connecting; }
+  bool in_handshake() const { return phase_ == Phase::handshake || phase_ == Phase::asking || phase_ == Phase::supplying || phase_ == Phase::connecting; }
   TimerNode& timer() { return timer_.node; }
   static Session& of_timer(TimerNode& node) { return *reinterpret_cast<TimerOfSession*>(&node)->session; }
   bool queued = false;  // on the worker's ready list
@@ -92,7 +96,7 @@ class Session {
   int verify_peer(X509_STORE_CTX* store);
 
  private:
-  enum class Phase : uint8_t { handshake, asking, connecting, open, lingering, ended };
+  enum class Phase : uint8_t { handshake, asking, supplying, connecting, open, lingering, ended };
   struct TimerOfSession {
     TimerNode node;  // first: of_timer() relies on it
     Session* session;
@@ -109,6 +113,9 @@ class Session {
 
   // established.cc
   void establish();
+  void ask_for_plain();
+  void await_supply();
+  bool peer_left();
   bool make_plain_side(UniqueFd& application_end, std::string& problem);
   void wait_for_descriptors(const std::string& problem);
   bool connect_backend(std::string& problem);
@@ -189,6 +196,7 @@ class Session {
   bool breaking_ = false;      // finish() once to_plain_ is flushed
   bool ending_ = false;        // the plain side ends where it has nothing more right now
   bool hello_seen_ = false;    // its name was decided upon
+  bool plain_supplied_ = false;  // the owner was asked for the plain side, and answered
   bool counted_handshake_ = true;
 };
 

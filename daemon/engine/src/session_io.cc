@@ -26,6 +26,9 @@ void Session::on_crypt(uint32_t epoll_events) {
   // A short read then does not prove that nothing is left: the end of the stream is.
   if ((epoll_events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) crypt_hup_ = true;
   if ((epoll_events & (EPOLLHUP | EPOLLERR)) != 0) crypt_gone_ = true;
+  if (phase_ == Phase::supplying) return await_supply();
+  // Its owner need not be waited for: a handshake takes more than the octets before the end.
+  if (phase_ == Phase::asking && crypt_hup_) return fail("PEER_CLOSED", "the peer closed the connection during the handshake");
   pump();
 }
 

@@ -1,32 +1,36 @@
 /**
- * `servername` callbacks: a handshake waits in the engine while its client says whether, and as whom, the name may be served. Fails
- * closed: no answer, a wrong answer, or the death of the client refuse the name. The deadline is the engine's: it fails the handshake
- * in time, and `forget` follows; a later answer finds nothing to decide.
+ * Callbacks: a session waits in the engine while its client says whether, and as whom, a name may be served (`servername`), or brings the plain-text
+ * side (`plainside`). Fails closed: a wrong answer, an error instead of one, or the death of the client refuse. The deadline is the engine's: it
+ * fails the session in time, and `forget` follows; a later answer finds nothing to decide.
  */
 import { TlsPoolError, fitText } from 'libtlspool/protocol';
-import type { AnswerBody } from 'libtlspool/protocol';
+import type { AnswerBody, CallbackBody, CallbackOp, ToPoolMessage } from 'libtlspool/protocol';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
 import type { Engine, EngineEvent, Selector } from '../engine.js';
 import type { Connection } from './connection.js';
 import { carriedEndpoint } from '../session/index.js';
 import type { FdBag } from './fdbag.js';
+import { checkAlpn } from './permission.js';
 
 type HelloEvent = Extract<EngineEvent, { kind: 'hello' }>;
+type Answer = Extract<ToPoolMessage, { type: 'answer' }>;
+
+/** What the client is asked about: a `starttls` request of its own, or a listener. */
+export type Subject = { readonly request: number } | { readonly listener: number };
 
 interface Ask {
+  readonly op: CallbackOp;
   readonly connection: Connection;
   readonly id: number;
   readonly session: number;
-  /** The identity that the request named. */
-  readonly localid: string | undefined;
-  readonly hasPlainSide: boolean;
+  readonly settings: AskSettings;
 }
 
 /** What `hello` events of the engine are answered from. */
 export interface AskSettings {
   readonly localid: string | undefined;
-  /** The pool has a plain-text side for this session already: a backend, or a descriptor of the request. */
+  /** The pool has a plain-text side for this session already, or will ask for it: a backend, a descriptor of the request, `askPlainside`. */
   readonly hasPlainSide: boolean;
 }
 
@@ -34,6 +38,8 @@ const maxId = 0xffff_ffff;
 /** The callback's lists and names, as in the message table. */
 const maxAlpn = 64;
 const maxNameOctets = 255;
+/** `plainside` decides on nothing but the plain-text side. */
+const noSettings: AskSettings = { localid: undefined, hasPlainSide: false };
 
 export class AskTable {
   readonly #bySession = new Map<number, Ask>();
@@ -44,39 +50,30 @@ export class AskTable {
 
   constructor(private readonly engine: () => Engine, private readonly selectorOf: (connection: Connection, localid: string | undefined) => Selector) {}
 
-  /** Puts the engine's question to the client. */
-  ask(event: HelloEvent, connection: Connection, settings: AskSettings): void {
-    const ask: Ask = { connection, id: this.#newId(), session: event.session, ...settings };
-    this.#bySession.set(event.session, ask);
+  /** Puts the engine's question about a name to the client. */
+  askServername(event: HelloEvent, connection: Connection, subject: Subject, settings: AskSettings): void {
     this.#asked.set(event.session, connection);
-    let asks = this.#byClient.get(connection);
-    if (asks === undefined) this.#byClient.set(connection, asks = new Map<number, Ask>());
-    asks.set(ask.id, ask);
-    try {
-      connection.callback('servername', ask.id, {
-        ...(event.listener !== 0 && { listener: event.listener }),
-        ...(event.servername !== undefined && { servername: fitText(event.servername, maxNameOctets) }),
-        alpn: event.alpn.slice(0, maxAlpn).map((name) => fitText(name, maxNameOctets)),
-        ...(event.remote !== undefined && { remote: carriedEndpoint(event.remote) }),
-      });
-    } catch {
-      // What the peer sent does not fit into the message: nobody can be asked, so the name is not served.
-      this.#refuse(ask);
-    }
+    this.#ask('servername', connection, event.session, settings, {
+      ...subject,
+      ...(event.servername !== undefined && { servername: fitText(event.servername, maxNameOctets) }),
+      alpn: event.alpn.slice(0, maxAlpn).map((name) => fitText(name, maxNameOctets)),
+      ...(event.remote !== undefined && { remote: carriedEndpoint(event.remote) }),
+    });
   }
 
-  /** The client's answer. An answer to nothing is ignored, because the handshake may have timed out while it was under way. */
-  answer(connection: Connection, id: number, body: AnswerBody<'servername'>, fds: FdBag): TlsPoolError | undefined {
-    const ask = this.#byClient.get(connection)?.get(id);
+  /** Asks the owner of a session for its plain-text side. */
+  askPlainside(session: number, connection: Connection, body: CallbackBody<'plainside'>): void {
+    this.#ask('plainside', connection, session, noSettings, body);
+  }
+
+  /** The client's answer. An answer to nothing is ignored, because its session may have timed out while it was under way. */
+  answer(connection: Connection, message: Answer, fds: FdBag): TlsPoolError | undefined {
+    const ask = this.#byClient.get(connection)?.get(message.id);
     if (ask === undefined) return undefined;
     try {
-      if (body.refuse === true) throw new TlsPoolError('NAME_REFUSED');
-      const selector = this.selectorOf(connection, body.localid ?? ask.localid);
-      const plainfd = fds.at(0);
-      if (plainfd !== -1) checkPlainfd(plainfd, ask);
-      this.#settle(ask);
-      this.engine().decide(ask.session, { selector }, plainfd);
-      fds.release(0);
+      if (message.op !== ask.op) throw new TlsPoolError('UNEXPECTED_MESSAGE', { text: `an answer to ${message.op} came for a callback ${ask.op}` });
+      if (message.op === 'servername') this.#decide(ask, message.body, fds);
+      else this.#supply(ask, message.body, fds);
       return undefined;
     } catch (error) {
       this.#refuse(ask);
@@ -90,16 +87,53 @@ export class AskTable {
     if (ask !== undefined) this.#refuse(ask);
   }
 
-  /** The client that was asked about this session; undefined when nobody was. */
+  /** The client that was asked about this session's name; undefined when nobody was. */
   askedOf(session: number): Connection | undefined {
     return this.#asked.get(session);
   }
 
-  /** The handshake is over. */
+  /** What was asked about the session is of no more interest: its handshake is over, or it has its plain-text side. */
   forget(session: number): void {
     this.#asked.delete(session);
     const ask = this.#bySession.get(session);
     if (ask !== undefined) this.#settle(ask);
+  }
+
+  gone(connection: Connection): void {
+    for (const ask of [...this.#byClient.get(connection)?.values() ?? []]) this.#refuse(ask);
+  }
+
+  #ask<Op extends CallbackOp>(op: Op, connection: Connection, session: number, settings: AskSettings, body: CallbackBody<Op>): void {
+    const ask: Ask = { op, connection, id: this.#newId(), session, settings };
+    this.#bySession.set(session, ask);
+    let asks = this.#byClient.get(connection);
+    if (asks === undefined) this.#byClient.set(connection, asks = new Map<number, Ask>());
+    asks.set(ask.id, ask);
+    try {
+      connection.callback(op, ask.id, body);
+    } catch {
+      // What the peer sent does not fit into the message: nobody can be asked.
+      this.#refuse(ask);
+    }
+  }
+
+  #decide(ask: Ask, { refuse, localid, alpn }: AnswerBody<'servername'>, fds: FdBag): void {
+    if (refuse === true) throw new TlsPoolError('NAME_REFUSED');
+    if (alpn !== undefined) checkAlpn(alpn);
+    const selector = this.selectorOf(ask.connection, localid ?? ask.settings.localid);
+    const plainfd = fds.at(0);
+    if (plainfd !== -1) checkPlainfd(plainfd, ask.settings);
+    this.#settle(ask);
+    this.engine().decide(ask.session, { selector, ...(alpn !== undefined && { alpn }) }, plainfd);
+    fds.release(0);
+  }
+
+  /** Whether the descriptor is of the right kind is the engine's to say, so that the client hears of it with the end of the session. */
+  #supply(ask: Ask, { refuse }: AnswerBody<'plainside'>, fds: FdBag): void {
+    if (refuse === true) throw new TlsPoolError('PLAINSIDE_REFUSED');
+    this.#settle(ask);
+    this.engine().supply(ask.session, fds.at(0));
+    fds.release(0);
   }
 
   #settle(ask: Ask): void {
@@ -109,13 +143,10 @@ export class AskTable {
     if (asks?.size === 0) this.#byClient.delete(ask.connection);
   }
 
-  gone(connection: Connection): void {
-    for (const ask of [...this.#byClient.get(connection)?.values() ?? []]) this.#refuse(ask);
-  }
-
   #refuse(ask: Ask): void {
     this.#settle(ask);
-    this.engine().decide(ask.session, { refuse: true }, -1);
+    if (ask.op === 'servername') this.engine().decide(ask.session, { refuse: true }, -1);
+    else this.engine().supply(ask.session, 'refuse');
   }
 
   #newId(): number {
@@ -124,7 +155,7 @@ export class AskTable {
   }
 }
 
-function checkPlainfd(fd: OwnedFd, ask: Ask): void {
-  if (ask.hasPlainSide) throw new TlsPoolError('BAD_ARGUMENT', { text: 'the answer brings a plainfd, but the session has a plain-text side already' });
+function checkPlainfd(fd: OwnedFd, { hasPlainSide }: AskSettings): void {
+  if (hasPlainSide) throw new TlsPoolError('BAD_ARGUMENT', { text: 'the answer brings a plainfd, but the session has a plain-text side already, or asks for it by plainside' });
   if (!sockets.socketInfo(fd).connected) throw new TlsPoolError('FD_KIND', { text: 'the plainfd of the answer is no connected socket' });
 }

@@ -3,8 +3,10 @@
  * no promises, closures or timers here. Each event is handled on its own: a mistake with one must not lose the others.
  */
 import { TlsPoolError, fitText } from 'libtlspool/protocol';
-import type { EngineEvent, EstablishedEvent } from '../engine.js';
+import type { ErrorCode, SessionInfo } from 'libtlspool/protocol';
+import type { ClosedHow, EngineEvent, EstablishedEvent } from '../engine.js';
 import { ctlkeyToOctets, factsOf, sessionInfoOf } from '../session/index.js';
+import type { Session } from '../session/index.js';
 import type { Connection } from './connection.js';
 import { asErrorCode, asPoolError } from './faults.js';
 import { closeFd } from './fdbag.js';
@@ -56,6 +58,7 @@ export class EventRouter {
   #one(event: EngineEvent): void {
     switch (event.kind) {
       case 'established': this.#established(event); return;
+      case 'supplied': this.#supplied(event); return;
       case 'closed': this.#closed(event); return;
       case 'failed': this.#failed(event); return;
       case 'hello': this.#hello(event); return;
@@ -91,12 +94,18 @@ export class EventRouter {
       throw error;
     }
     front.sessionsChanged(session.uid, 1);
+    session.listener = event.listener;
     session.isSilent = front.listeners.get(event.listener)?.settings.isSilent === true;
-    if (session.isSilent) return;
-    const ctlkey = ctlkeyToOctets(session.ctlkey);
+    if (event.waiting) front.asks.askPlainside(session.number, member, { listener: event.listener, ...reportOf(session) });
+    else if (!session.isSilent) this.#hand(session, member, event.plainfd);
+  }
+
+  /** Gives a connection of a listener to its owner. */
+  #hand(session: Session, member: Connection, plainfd: number): void {
+    const { front } = this;
     this.#cork(member);
     try {
-      member.event('connection', { listener: event.listener, ctlkey, info: sessionInfoOf(factsOf(session)) }, event.plainfd);
+      member.event('connection', { listener: session.listener, ...reportOf(session) }, plainfd);
     } catch (error) {
       // Its descriptor is closed already. What cannot be described cannot be handed over.
       front.sessions.abandon(session);
@@ -110,17 +119,44 @@ export class EventRouter {
     const { front } = this;
     front.asks.forget(event.session);
     const start = front.starts.get(event.session);
-    front.starts.delete(event.session);
     const session = front.sessions.get(event.session);
-    if (session === undefined || start === undefined) {
-      // Its client has gone; the engine has been told and will report the end.
+    if (session === undefined) {
       closeFd(event.plainfd);
-      if (session === undefined) front.parts.engine.close(event.session, 'abort');
-      else front.sessions.establish(session, event);
+      front.parts.engine.close(event.session, 'abort');
       return;
     }
     front.sessions.establish(session, event);
-    start.connection.reply('starttls', start.id, { ctlkey: ctlkeyToOctets(session.ctlkey), info: sessionInfoOf(factsOf(session)) }, event.plainfd);
+    if (session.state === 'waiting' && start !== undefined) front.asks.askPlainside(session.number, start.connection, { request: start.id, ...reportOf(session) });
+    else this.#answerStart(session, event.plainfd);
+  }
+
+  /** The reply to `starttls`. A session that is about to end has none: the engine will report the end, and that is the answer. */
+  #answerStart(session: Session, plainfd: number): void {
+    const { starts } = this.front;
+    const start = starts.get(session.number);
+    if (session.state !== 'open' || start === undefined) {
+      closeFd(plainfd);
+      return;
+    }
+    starts.delete(session.number);
+    start.connection.reply('starttls', start.id, reportOf(session), plainfd);
+  }
+
+  /** The plain-text side of a session that waited for it is there. */
+  #supplied(event: Event<'supplied'>): void {
+    const { front } = this;
+    front.asks.forget(event.session);
+    const session = front.sessions.get(event.session);
+    if (session === undefined) {
+      closeFd(event.plainfd);
+      front.parts.engine.close(event.session, 'abort');
+      return;
+    }
+    front.sessions.supplied(session);
+    const owner = session.owner as Connection | null;
+    if (session.listener === 0) this.#answerStart(session, event.plainfd);
+    else if (session.state === 'open' && owner !== null) this.#hand(session, owner, event.plainfd);
+    else closeFd(event.plainfd);
   }
 
   #failed(event: Event<'failed'>): void {
@@ -135,9 +171,17 @@ export class EventRouter {
     if (session === undefined) return;
     const start = front.starts.get(event.session);
     front.starts.delete(event.session);
+    const owner = session.owner as Connection | null;
+    const { ctlkey, uid } = session;
     front.sessions.end(session, 'failed');
-    front.sessionsChanged(session.uid, -1);
-    start?.connection.refuse('starttls', start.id, new TlsPoolError(code, event.text === '' ? {} : { text: event.text }));
+    front.sessionsChanged(uid, -1);
+    front.work.sessionEnded(event.session);
+    if (start !== undefined) start.connection.refuse('starttls', start.id, new TlsPoolError(code, event.text === '' ? {} : { text: event.text }));
+    // Its owner knows it from the callback, and would wait for its `connection`.
+    else if (owner !== null && ctlkey !== '') {
+      this.#cork(owner);
+      tellClosed(owner, ctlkey, { ...nothing, how: howOf(code), detail: event.text });
+    }
   }
 
   /** The owner is told first and the plain-text side is closed after that: the library then knows how the stream ended when it reads its end. */
@@ -180,7 +224,8 @@ export class EventRouter {
       return;
     }
     const localid = start?.localid ?? listener?.settings.localid;
-    front.asks.ask(event, connection, { localid, hasPlainSide: start?.hasPlainSide ?? listener?.settings.hasBackend ?? false });
+    const hasPlainSide = start?.hasPlainSide ?? (listener?.settings.hasBackend === true || listener?.settings.asksPlainside === true);
+    front.asks.askServername(event, connection, start === undefined ? { listener: event.listener } : { request: start.id }, { localid, hasPlainSide });
   }
 
   #answer(event: Event<'answer'>): void {
@@ -208,7 +253,20 @@ export class EventRouter {
   }
 }
 
-function tellClosed(owner: Connection, ctlkey: string, event: Event<'closed'>): void {
+const nothing = { plainfd: -1, octetsReceived: 0, octetsSent: 0 } as const;
+
+/** How a session ended that never had its plain-text side. */
+function howOf(code: ErrorCode): ClosedHow {
+  if (code === 'TIMEOUT') return 'timeout';
+  return code === 'PEER_CLOSED' ? 'reset' : 'error';
+}
+
+/** What a client is told of a session that it gets. */
+function reportOf(session: Session): { readonly ctlkey: Buffer; readonly info: SessionInfo } {
+  return { ctlkey: ctlkeyToOctets(session.ctlkey), info: sessionInfoOf(factsOf(session)) };
+}
+
+function tellClosed(owner: Connection, ctlkey: string, event: Omit<Event<'closed'>, 'kind' | 'session'>): void {
   owner.event('closed', {
     ctlkey: ctlkeyToOctets(ctlkey), how: event.how,
     ...(event.alert !== undefined && { alert: event.alert }),

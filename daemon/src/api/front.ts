@@ -165,8 +165,8 @@ export class Front {
     if (message.type === 'request') {
       dispatch(this, connection, message, fds);
     } else if (message.type === 'answer') {
-      const error = this.asks.answer(connection, message.id, message.body, fds);
-      if (error !== undefined) this.parts.log.failure('server name refused', { code: error.code, text: error.message, clientPid: connection.client.pid });
+      const error = this.asks.answer(connection, message, fds);
+      if (error !== undefined) this.parts.log.failure('refused by the answer of a client', { callback: message.op, code: error.code, text: error.message, clientPid: connection.client.pid });
     } else {
       this.asks.refused(connection, message.id);
     }
@@ -191,7 +191,7 @@ export class Front {
       this.sessions.detach(session);
       return;
     }
-    const isHandshake = session.state === 'handshake';
+    const isHandshake = session.state === 'handshake' || session.state === 'waiting';
     this.starts.delete(session.number);
     this.sessions.abandon(session);
     if (session.state !== 'closing') this.endSession(session, isHandshake ? 'abort' : 'orderly');

@@ -12,6 +12,8 @@ export interface ListenerSettings {
   readonly share: string | undefined;
   readonly local: Endpoint;
   readonly hasBackend: boolean;
+  /** Its clients are asked for the plain-text side of each connection. */
+  readonly asksPlainside: boolean;
   /** Its connections go to the backend and nobody is told of them. */
   readonly isSilent: boolean;
 }

@@ -21,7 +21,8 @@ export const listenHandlers: Handlers<'listen' | 'join' | 'unlisten'> = {
     const local = listeningAddress(listenfd);
     const number = engine.listen(listenfd, { ...spec, selector, ask: body.askServername === true });
     fds.release(0);
-    const settings = { client, localid: body.localid, share: body.share, local, hasBackend: body.backend !== undefined, isSilent: body.backend !== undefined && body.report !== true };
+    const hasBackend = body.backend !== undefined;
+    const settings = { client, localid: body.localid, share: body.share, local, hasBackend, asksPlainside: body.askPlainside === true, isSilent: hasBackend && body.report !== true };
     front.listeners.add(new Listener(number, settings), connection);
     front.parts.log.info('listening', { listener: number, ...flat(local), uid: client.uid, clientPid: client.pid, localid: body.localid });
     return { listener: number, local };

@@ -9,7 +9,7 @@ import { later } from './parts.js';
 /** Labels by which TLS 1.2 derives its own keys (RFC 5246, RFC 7627): an exporter with one of them would give those away. */
 const reservedLabels: ReadonlySet<string> = new Set(['client finished', 'server finished', 'master secret', 'key expansion', 'extended master secret']);
 
-export const sessionHandlers: Handlers<'prng' | 'info' | 'detach' | 'reattach' | 'close'> = {
+export const sessionHandlers: Handlers<'prng' | 'info' | 'detach' | 'reattach' | 'close' | 'taken'> = {
   prng({ front, connection, id }, { ctlkey, label, context, length }) {
     checkLabel(label);
     if (length < 1) throw new TlsPoolError('EXPORTER', { text: 'an exporter gives 1 to 4096 octets', field: 'body.length' });
@@ -55,6 +55,10 @@ export const sessionHandlers: Handlers<'prng' | 'info' | 'detach' | 'reattach' |
   close({ front, connection }, { ctlkey, abort }) {
     front.endSession(front.sessions.controlled(ctlkey, connection, 'close'), abort === true ? 'abort' : 'orderly');
     return {};
+  },
+
+  taken() {
+    throw new TlsPoolError('BAD_STATE', { text: 'taken is for hand-off sockets: send it to the proxy that handed the connection over; at a pool, reattach' });
   },
 };
 

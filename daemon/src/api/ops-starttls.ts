@@ -23,6 +23,9 @@ export const starttlsHandlers: Handlers<'starttls'> = {
     if (plainfd !== -1 && body.backend !== undefined) {
       throw new TlsPoolError('BAD_ARGUMENT', { text: 'there is both a plainfd and a backend; a session has one plain-text side', field: 'body.backend' });
     }
+    if (plainfd !== -1 && body.askPlainside === true) {
+      throw new TlsPoolError('BAD_ARGUMENT', { text: 'there are both a plainfd and askPlainside; a session has one plain-text side', field: 'body.askPlainside' });
+    }
     const spec = body.role === 'server' ? serverSpec(front.parts, client, body) : clientSpec(front.parts, client, body);
     const cryptfd = fds.at(0) as OwnedFd;
     checkSockets(cryptfd, plainfd);
@@ -31,7 +34,8 @@ export const starttlsHandlers: Handlers<'starttls'> = {
     fds.release(1);
     front.sessions.begin(number, connection, body.fork === true);
     front.sessionsChanged(client.uid, 1);
-    front.starts.set(number, { connection, id, localid: body.localid, hasPlainSide: plainfd !== -1 || body.backend !== undefined });
+    const hasPlainSide = plainfd !== -1 || body.backend !== undefined || body.askPlainside === true;
+    front.starts.set(number, { connection, id, localid: body.localid, hasPlainSide });
     return later;
   },
 };

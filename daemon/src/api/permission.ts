@@ -12,19 +12,24 @@ export interface Negotiation {
   readonly clientAuth?: ClientAuth;
   readonly rejectUnauthorized?: boolean;
   readonly backend?: Backend;
+  readonly askPlainside?: boolean;
 }
 
 /** Checks what the client asks for. Throws NOT_PERMITTED, or BAD_ARGUMENT with the field. */
 export function negotiate(access: AccessPolicy, client: Client, role: 'server' | 'client', asked: Negotiation): NegotiationSpec {
   if (!access.may(client, role)) throw new TlsPoolError('NOT_PERMITTED', { text: `user ${client.uid} may not use the ${role} role of this pool` });
-  const { alpn, clientAuth, rejectUnauthorized, backend } = asked;
+  const { alpn, clientAuth, rejectUnauthorized, backend, askPlainside } = asked;
   if (backend !== undefined) checkBackend(access, client, backend);
   if (alpn !== undefined) checkAlpn(alpn);
+  if (askPlainside === true && backend !== undefined) {
+    throw new TlsPoolError('BAD_ARGUMENT', { text: 'there are both askPlainside and a backend; a session has one plain-text side', field: 'body.askPlainside' });
+  }
   return {
     ...(alpn !== undefined && alpn.length > 0 && { alpn }),
     ...(clientAuth !== undefined && { clientAuth }),
     ...(rejectUnauthorized !== undefined && { rejectUnauthorized }),
     ...(backend !== undefined && { backend }),
+    ...(askPlainside === true && { askPlain: true }),
   };
 }
 
@@ -51,7 +56,7 @@ function checkBackend(access: AccessPolicy, client: Client, backend: Backend): v
 }
 
 /** RFC 7301 section 3.1: a protocol name has 1 to 255 octets. */
-function checkAlpn(alpn: readonly string[]): void {
+export function checkAlpn(alpn: readonly string[]): void {
   const empty = alpn.indexOf('');
   if (empty >= 0) throw new TlsPoolError('BAD_ARGUMENT', { text: 'an application protocol name has 1 to 255 octets', field: `body.alpn[${empty}]` });
 }

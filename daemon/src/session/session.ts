@@ -30,6 +30,8 @@ export class Session {
   remote: Endpoint | undefined = undefined;
   local: Endpoint | undefined = undefined;
   startedAtMs = 0;
+  /** Where it came from; 0 for `starttls`. */
+  listener = 0;
   /** Outlives the connection that started it. */
   fork = false;
   /** Its owner asked not to be told of it. */

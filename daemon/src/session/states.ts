@@ -2,20 +2,22 @@
 import { TlsPoolError } from 'libtlspool/protocol';
 
 /**
- * handshake: started by `starttls`, no reply sent yet. open: a client controls it. detached: nobody does.
+ * handshake: started by `starttls`, no reply sent yet. waiting: its handshake is done, and its client brings the plain-text
+ * side. open: a client controls it. detached: nobody does.
  * closing: the engine was told to end it and has not reported the end. closed: over; its control key is worthless.
  */
-export type SessionState = 'handshake' | 'open' | 'detached' | 'closing' | 'closed';
+export type SessionState = 'handshake' | 'waiting' | 'open' | 'detached' | 'closing' | 'closed';
 
-export type SessionEvent = 'established' | 'failed' | 'control' | 'detach' | 'reattach' | 'close' | 'ended';
+export type SessionEvent = 'established' | 'waits' | 'supplied' | 'failed' | 'control' | 'detach' | 'reattach' | 'close' | 'ended';
 
 /** state x event -> next state. An absent cell is an event that must not happen in that state. */
 export const transitions: Readonly<Record<SessionState, Readonly<Partial<Record<SessionEvent, SessionState>>>>> = {
-  handshake: { established: 'open', failed: 'closed', close: 'closing', ended: 'closed' },
+  handshake: { established: 'open', waits: 'waiting', failed: 'closed', close: 'closing', ended: 'closed' },
+  waiting: { supplied: 'open', control: 'waiting', failed: 'closed', close: 'closing', ended: 'closed' },
   open: { control: 'open', detach: 'detached', close: 'closing', ended: 'closed' },
   detached: { reattach: 'open', close: 'closing', ended: 'closed' },
-  // The engine may have reported `established` or `failed` just before it heard that the session is to end.
-  closing: { established: 'closing', failed: 'closed', close: 'closing', ended: 'closed' },
+  // The engine may have reported any of these just before it heard that the session is to end.
+  closing: { established: 'closing', waits: 'closing', supplied: 'closing', failed: 'closed', close: 'closing', ended: 'closed' },
   closed: {},
 };
 

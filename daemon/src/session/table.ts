@@ -49,19 +49,24 @@ export class SessionTable {
     return session;
   }
 
-  /** The handshake is done: keeps what is known of the session, and gives it a control key unless it is about to end. */
+  /** The handshake is done, whether the plain-text side is there or not: keeps what is known of the session, and gives it a control key unless it is about to end. */
   establish(session: Session, reported: EstablishedEvent): void {
     const event = withFittingCertificates(reported, this.messageOctets);
-    session.state = nextState(session.state, 'established');
+    session.state = nextState(session.state, event.waiting ? 'waits' : 'established');
     session.profile = this.#profiles.of(event);
     session.peerCertificates = event.peerCertificates.length === 0 ? noCertificates : event.peerCertificates;
     session.remote = carriedEndpoint(event.remote);
     const local = carriedEndpoint(event.local);
     session.local = event.role === 'server' ? this.#profiles.endpoint(local) : local;
     session.startedAtMs = Date.now();
-    if (session.state !== 'open') return;
+    if (session.state === 'closing') return;
     session.ctlkey = this.#keys.make();
     this.#byKey.set(session.ctlkey, session);
+  }
+
+  /** The plain-text side of a session that waited for it is there. */
+  supplied(session: Session): void {
+    session.state = nextState(session.state, 'supplied');
   }
 
   /** The session of this owner with this control key, if what is asked of it fits its state. Throws CTLKEY_UNKNOWN. */

@@ -41,6 +41,7 @@ napi_value peer_credentials(napi_env, napi_callback_info);
 // message.cc
 napi_value send_message(napi_env, napi_callback_info);
 napi_value receive_message(napi_env, napi_callback_info);
+napi_value peek_octets(napi_env, napi_callback_info);
 // tcp.cc
 napi_value tcp_listen(napi_env, napi_callback_info);
 napi_value accept_connection(napi_env, napi_callback_info);

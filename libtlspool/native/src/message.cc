@@ -223,4 +223,22 @@ napi_value receive_message(napi_env env, napi_callback_info info) {
   return received_value(call, static_cast<size_t>(octets), fds);
 }
 
+// Plain recv: descriptors that wait behind the octets stay where they are.
+napi_value peek_octets(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  const auto fd = call.fd(call.arg(0));
+  if (!fd) return nullptr;
+  const auto max_octets = call.integer(call.arg(1), "maxOctets", 1, most_octets);
+  if (!max_octets || !reserve_scratch(call, static_cast<size_t>(*max_octets))) return nullptr;
+  ssize_t octets = 0;
+  do octets = ::recv(*fd, call.addon().scratch.get(), static_cast<size_t>(*max_octets), MSG_PEEK | MSG_DONTWAIT);
+  while (octets < 0 && errno == EINTR);
+  if (octets < 0) {
+    if (errno == EAGAIN || errno == EWOULDBLOCK) return call.null();
+    return call.fail_system("recv", errno);
+  }
+  napi_value data = nullptr;
+  return call.ok(napi_create_buffer_copy(env, static_cast<size_t>(octets), call.addon().scratch.get(), nullptr, &data)) ? data : nullptr;
+}
+
 }  // namespace tlspool

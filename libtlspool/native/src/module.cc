@@ -20,6 +20,7 @@ constexpr Entry entries[] = {
     {"socketInfo", socket_info},   {"shutdown", shutdown_fd},
     {"close", close_fd},           {"dup", dup_fd},
     {"pollWait", poll_wait},       {"poll", make_poll},
+    {"peek", peek_octets},
 };
 
 napi_value bind(napi_env env, napi_callback_info info) {

@@ -65,6 +65,16 @@ export const sessionInfo = map({
   local: optional(endpoint),
 });
 
+/** What a proxy tells the backend of the plain-text phase that came before. Only in a hand-off; a pool never sends it. */
+export const preamble = map({
+  /** The protocol's name in the registry of preambles, such as `imap`; `none` where TLS came at once. */
+  protocol: text(32),
+  /** What a backend must know of that phase, in a form that the protocol defines. It was not protected: nothing to be trusted. */
+  state: optional(bin(4096)),
+  /** Is the connection protected now? */
+  tls: bool(),
+});
+
 const clientAuth = word('none', 'request', 'require');
 
 /** What a TLS server or client may ask for beside its identity; the policy of the identity is a floor that it cannot lower. */
@@ -79,6 +89,8 @@ const negotiation = {
   rejectUnauthorized: optional(bool()),
   /** Server role: ask by a `servername` callback before the identity is chosen. */
   askServername: optional(bool()),
+  /** Ask by a `plainside` callback, once the handshake is done, for the plain-text socket. Not with `backend` or a plainfd. */
+  askPlainside: optional(bool()),
   backend: optional(backend),
 } as const;
 
@@ -180,6 +192,24 @@ export const requests = {
     operator: false,
     doc: 'End a session: close_notify both ways, or at once with `abort`.',
   },
+  taken: {
+    request: {
+      body: map({
+        /** Of the connection that was handed over; absent for a `plainConnection`, which has none. */
+        ctlkey: optional(ctlkey),
+      }),
+      fds: [],
+    },
+    reply: {
+      body: map({
+        /** The proxy stays and passes requests about this session on to the pool. Otherwise it has detached the session and leaves. */
+        relay: optional(bool()),
+      }),
+      fds: [],
+    },
+    operator: false,
+    doc: 'Hand-off sockets only: the backend owns the connection from now on. A pool answers BAD_STATE.',
+  },
   status: {
     request: { body: none, fds: [] },
     reply: {
@@ -249,19 +279,50 @@ export const requests = {
 export const callbacks = {
   servername: {
     callback: {
-      body: map({ listener: optional(uint()), servername: optional(name), alpn: list(text(255), 64), remote: optional(endpoint) }),
+      body: map({
+        /** One of these: the `starttls` request, by its id, or the listener that the handshake belongs to. */
+        request: optional(uint()), listener: optional(uint()),
+        servername: optional(name), alpn: list(text(255), 64), remote: optional(endpoint),
+      }),
       fds: [],
     },
-    answer: { body: map({ refuse: optional(bool()), localid: optional(name) }), fds: ['plainfd?'] },
+    answer: {
+      body: map({
+        refuse: optional(bool()), localid: optional(name),
+        /** Replaces the application protocols of this one handshake; empty: none is negotiated. */
+        alpn: optional(list(text(255), 32)),
+      }),
+      fds: ['plainfd?'],
+    },
     doc: 'May this SNI name be served, under which localid, and on which plain-text socket? An empty answer: yes, choose by SNI.',
+  },
+  plainside: {
+    callback: {
+      body: map({
+        /** One of these: the `starttls` request, by its id, or the listener that the session belongs to. */
+        request: optional(uint()), listener: optional(uint()), ctlkey, info: sessionInfo,
+      }),
+      fds: [],
+    },
+    answer: { body: map({ refuse: optional(bool()) }), fds: ['plainfd?'] },
+    doc: 'The handshake is done: which plain-text socket belongs to the session? An empty answer without descriptor: the pool makes a socket pair. The deadline is that of the handshake, counted anew.',
   },
 } as const;
 
 /** Events: from the pool, never answered. */
 export const events = {
   connection: {
-    body: map({ listener: uint(), ctlkey, info: sessionInfo }), fds: ['plainfd?'],
-    doc: 'A connection was accepted and its handshake is done. No descriptor when the pool connected it to a backend itself.',
+    body: map({ listener: uint(), ctlkey, info: sessionInfo, preamble: optional(preamble) }), fds: ['plainfd?'],
+    doc: 'A connection was accepted and its handshake is done. No descriptor when the pool connected it to a backend itself, or was given its plain-text side by the answer to `plainside`.',
+  },
+  plainConnection: {
+    body: map({
+      preamble, remote: optional(endpoint), local: optional(endpoint),
+      /** Octets of the client that the proxy has read and that come before what is in the socket. */
+      ahead: optional(bin(32_768)),
+    }),
+    fds: ['plainfd'],
+    doc: 'Hand-off sockets only: a connection of an opportunistic service whose client did not ask for TLS. It has no session and no control key; a pool never sends it.',
   },
   closed: {
     body: map({
@@ -312,6 +373,8 @@ export type ErrorBody = ValueOf<typeof errorBody>;
 export type SessionInfo = ValueOf<typeof sessionInfo>;
 /** Where a socket is bound or connected. For `unix`, address is the path (empty: unnamed) and port 0. */
 export type Endpoint = ValueOf<typeof endpoint>;
+/** What a proxy tells the backend of the plain-text phase that came before. */
+export type PreambleInfo = ValueOf<typeof preamble>;
 /** A plain-text service that the pool connects to: `path`, or `host` and `port`. */
 export type Backend = ValueOf<typeof backend>;
 /** Client certificates: not asked for, asked for, required. */

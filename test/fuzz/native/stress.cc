@@ -190,6 +190,7 @@ class Owner {
     UniqueFd copy = duplicate(door_.fd.get());
     tlspool::Negotiation negotiation;
     negotiation.ask = one_in(random_, 2);
+    negotiation.ask_plain = one_in(random_, 2);
     tlspool::ListenerId id = 0;
     REQUIRE(!rig_.engine().listen(copy.get(), any_selector(), std::make_shared<const tlspool::Negotiation>(std::move(negotiation)), id), "the listener is refused");
     copy.release();
@@ -251,7 +252,9 @@ class Owner {
     session.server = false;
     session.context = context;
     session.remoteid = session.servername = "server.test";
-    session.negotiation = std::make_shared<const tlspool::Negotiation>();
+    tlspool::Negotiation negotiation;
+    negotiation.ask_plain = one_in(random_, 2);
+    session.negotiation = std::make_shared<const tlspool::Negotiation>(std::move(negotiation));
     tlspool::SessionId id = 0;
     if (rig_.engine().start_tls(fd.get(), -1, std::move(session), id)) return;
     fd.release();
@@ -291,9 +294,43 @@ class Owner {
     rig_.engine().decide(event.session, any_selector(), std::move(passed));
   }
   void on(tlspool::EstablishedEvent& event) {
+    if (event.waiting) return supply(event);
     ++totals_.established;
     REQUIRE(sessions_.insert(event.session).second, "established twice");
     if (event.plainfd) keep(std::move(event.plainfd), !event.server);
+  }
+  void on(tlspool::SuppliedEvent& event) {
+    const auto waited = waiting_.find(event.session);
+    REQUIRE(waited != waiting_.end(), "supplied, and nobody waited");
+    ++totals_.established;
+    REQUIRE(sessions_.insert(event.session).second, "supplied twice");
+    if (event.plainfd) keep(std::move(event.plainfd), waited->second);
+    waiting_.erase(waited);
+  }
+  // Every answer, no answer, two of them, and the session's end in between.
+  void supply(const tlspool::EstablishedEvent& event) {
+    const bool is_client = !event.server;
+    REQUIRE(!event.plainfd && waiting_.emplace(event.session, is_client).second, "asked for its plain side twice");
+    tlspool::Engine& engine = rig_.engine();
+    if (one_in(random_, 8)) engine.close(event.session, static_cast<tlspool::CloseRequest>(below(random_, 4)));
+    if (one_in(random_, 4)) engine.exporter(event.session, rig_.next_request(), "EXPERIMENTAL-stress", std::nullopt, 32);
+    switch (below(random_, 6)) {
+      case 0:
+        return engine.refuse_plain(event.session);
+      case 1:
+        return engine.supply(event.session, duplicate(door_.fd.get()));  // no connected socket
+      case 2:
+        return;
+      case 3:
+        engine.supply(event.session, {});
+        break;
+      default:
+        UniqueFd passed, application;
+        socket_pair(application, passed);
+        keep(std::move(application), is_client);
+        engine.supply(event.session, std::move(passed));
+    }
+    if (one_in(random_, 4)) engine.supply(event.session, {});
   }
   void on(tlspool::ClosedEvent& event) {
     ++totals_.closed;
@@ -302,6 +339,7 @@ class Owner {
   void on(tlspool::FailedEvent& event) {
     ++totals_.failed;
     REQUIRE(!sessions_.contains(event.session), "failed, and open");
+    waiting_.erase(event.session);
   }
   void on(tlspool::OctetsAnswer& answer) {
     ++totals_.answers;
@@ -323,6 +361,7 @@ class Owner {
   std::vector<tlspool::SelectorRef> selectors_;
   std::vector<tlspool::ListenerId> listeners_;
   std::set<tlspool::SessionId> sessions_;
+  std::map<tlspool::SessionId, bool> waiting_;  // for their plain side; whether they are clients
   std::map<int, UniqueFd> applications_;
   uint32_t revision_ = 2;
 };
