@@ -26,7 +26,7 @@ export default tseslint.config(
     extends: [tseslint.configs.recommendedTypeChecked],
     languageOptions: {
       parserOptions: {
-        project: ['libtlspool/tsconfig.json', 'daemon/tsconfig.json', 'proxy/tsconfig.json', 'test/tsconfig.json'],
+        project: ['libtlspool/tsconfig.json', 'common/tsconfig.json', 'daemon/tsconfig.json', 'proxy/tsconfig.json', 'test/tsconfig.json'],
         tsconfigRootDir: import.meta.dirname,
       },
     },

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { root, script } from './lib/run.mjs';
 
 const made = ['build', 'coverage', 'docs/api', 'node_modules/.tlspool-setup.json',
-  ...['libtlspool', 'daemon', 'proxy'].flatMap((name) => ['build', 'dist', 'prebuilds', 'node_modules'].map((folder) => `${name}/${folder}`))];
+  ...['libtlspool', 'common', 'daemon', 'proxy'].flatMap((name) => ['build', 'dist', 'prebuilds', 'node_modules'].map((folder) => `${name}/${folder}`))];
 
 await script(async () => {
   const dependencies = process.argv.includes('--keep-deps') ? [] : ['node_modules'];

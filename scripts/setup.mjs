@@ -7,7 +7,7 @@ import { addonFingerprint, addons, buildAddon, builtFile, isForOtherHeaders } fr
 import { lock } from './lib/lock.mjs';
 import { root, run, script, ScriptError } from './lib/run.mjs';
 
-const projects = ['libtlspool', 'daemon', 'proxy', 'test'];
+const projects = ['libtlspool', 'common', 'daemon', 'proxy', 'test'];
 const stampFile = path.join(root, 'node_modules/.tlspool-setup.json');
 
 const steps = [
@@ -111,8 +111,8 @@ function sourceFingerprint() {
     const { size, mtimeMs } = statSync(file);
     hash.update(`${file}\0${size}\0${mtimeMs}\0`);
   };
-  for (const file of ['tsconfig.json', 'tsconfig.base.json', 'package-lock.json', ...projects.map((project) => `${project}/tsconfig.json`), ...projects.slice(0, 3).map((project) => `${project}/package.json`)]) add(path.join(root, file));
-  for (const folder of ['libtlspool/src', 'daemon/src', 'proxy/src', 'test']) {
+  for (const file of ['tsconfig.json', 'tsconfig.base.json', 'package-lock.json', ...projects.map((project) => `${project}/tsconfig.json`), ...projects.slice(0, -1).map((project) => `${project}/package.json`)]) add(path.join(root, file));
+  for (const folder of ['libtlspool/src', 'common/src', 'daemon/src', 'proxy/src', 'test']) {
     const full = path.join(root, folder);
     if (!existsSync(full)) continue;
     for (const file of readdirSync(full, { recursive: true }).sort()) if (file.endsWith('.ts')) add(path.join(full, file));
@@ -121,5 +121,5 @@ function sourceFingerprint() {
 }
 
 function typescriptBuilt() {
-  return ['libtlspool/dist', 'daemon/dist', 'build/test'].every((folder) => existsSync(path.join(root, folder, '.tsbuildinfo')));
+  return ['libtlspool/dist', 'common/dist', 'daemon/dist', 'proxy/dist', 'build/test'].every((folder) => existsSync(path.join(root, folder, '.tsbuildinfo')));
 }

@@ -1,17 +1,20 @@
-// `npm start`: a development pool and a small web application behind it, until Ctrl-C.
-//   npm start                            port 8443, or the next that is free; state in .state/
-//   PORT=9443 npm start                  that port or none; 0 lets the kernel choose
+// `npm start`: a development pool, a small web application behind it, and a proxy with a mailbox behind it, until Ctrl-C.
+//   npm start                            port 8443, or the next that is free; mail at 1143, 1993, 1025 or the next ones; state in .state/
+//   PORT=9443 npm start                  that port or none for the web; 0 lets the kernel choose all of them
 //   npm start -- --state DIR             another state folder, so that several can run
 import path from 'node:path';
-import { printable } from '../examples/demo/line.mjs';
+import { lineStart, printable } from '../examples/demo/line.mjs';
+import { endProcess, processesWith } from './lib/left-over.mjs';
 import { portOwner } from './lib/port-owner.mjs';
 import { root, script, ScriptError } from './lib/run.mjs';
-import { AppChild, PoolChild } from './lib/start-children.mjs';
+import { AppChild, mailServices, MailboxChild, PoolChild, ProxyChild, proxyWords } from './lib/start-children.mjs';
 import { lockHolder, openPlace, takeLock } from './lib/start-place.mjs';
 
 /** What an earlier pool gets to end in an orderly way. */
 const leftOverMs = 5_000;
 const sameSignalMs = 1_000;
+const portsToTry = 20;
+const host = '127.0.0.1';
 const usage = 'usage: npm start [-- --state DIR], with PORT=NUMBER in the environment for another port than 8443';
 
 async function main() {
@@ -24,8 +27,9 @@ async function main() {
   const lock = takeLock(place.state, () => running, sockets);
   if (lock === undefined) throw new ScriptError(alreadyRunning(lockHolder(place.state, sockets), place));
   try {
+    await endLeftOverProxies(place.state);
     await endLeftOver(place.socket, { connectPool, sockets });
-    await runUntil(stop, { place, port, running });
+    await runUntil(stop, { place, port, running, sockets });
   } finally {
     lock.release();
     place.clean();
@@ -69,6 +73,15 @@ function alreadyRunning(holder, { state, socket }) {
   return `Already running: process ${pid} ${where}\nIts pool: ${socket}\nStop it with Ctrl-C there, or: kill ${pid}\nTo run another one beside it: npm start -- --state DIR`;
 }
 
+/** After kill -9 of an earlier start its proxy may still be there, and would go on with our pool and our mailbox. */
+async function endLeftOverProxies(state) {
+  const words = proxyWords(state);
+  for (const pid of processesWith(...words)) {
+    console.log(`Ending tlspool-proxy (process ${pid}), which an earlier start left behind.`);
+    await endProcess(pid, { words, afterMs: leftOverMs });
+  }
+}
+
 /** After kill -9 of an earlier start its pool may still be there. We hold the lock, so it is nobody's. */
 async function endLeftOver(socket, { connectPool, sockets }) {
   let fd;
@@ -94,37 +107,64 @@ async function endLeftOver(socket, { connectPool, sockets }) {
   clearTimeout(timer);
 }
 
-async function runUntil(stop, { place, port, running }) {
+async function runUntil(stop, { place, port, running, sockets }) {
   const children = [];
+  /** The last one started is the first to be stopped: without clients the pool has nothing to wait for, and without the proxy the mailbox. */
+  const begin = (child) => { children.unshift(child); return child; };
   stop.again = () => { for (const child of children) child.kill('SIGKILL'); };
-  const pool = new PoolChild({ ...place, onFailure: (entry) => console.log(failureLine(entry)) });
-  children.push(pool);
-  let app;
   try {
+    const pool = begin(new PoolChild({ ...place, onFailure: (entry) => console.log(failureLine(entry)) }));
     const caFile = await orStop(pool.ready, stop);
     if (caFile === undefined) return;
-    app = new AppChild({ socket: place.socket, poolPid: pool.pid, onTaken: (taken) => console.log(takenLine(taken, port)) });
-    children.unshift(app);
-    const address = await orStop(app.ready, stop);
-    if (address === undefined) return;
+    const app = begin(new AppChild({ socket: place.socket, onTaken: (taken) => console.log(takenLine(taken, port)) }));
+    const mailbox = begin(new MailboxChild({ socket: place.socket }));
+    for (const child of [app, mailbox]) child.watchOver([pool]);
+    const [address, account] = await orStop(Promise.all([app.ready, mailbox.ready]), stop) ?? [];
+    if (account === undefined) return;
+    const listening = openMailPorts(port, sockets);
+    const ports = Object.fromEntries(mailServices.map(({ name }, index) => [name, sockets.socketInfo(listening[index]).local.port]));
+    const proxy = begin(new ProxyChild({ ...place, listening, onConnection: (entry) => console.log(turnedAwayLine(entry)) }));
+    // The proxy has its own now: only it is to hold the ports.
+    for (const fd of listening) sockets.close(fd);
+    for (const child of [app, mailbox]) child.watchOver([proxy, pool]);
+    if (await orStop(proxy.ready, stop) === undefined) return;
     running.url = `https://localhost:${address.port}/`;
-    console.log(banner({ url: running.url, port: address.port, caFile, socket: place.socket, pool, app }));
-    const ended = await orStop(Promise.race([pool.ended, app.ended]), stop);
-    if (ended !== undefined) throw new ScriptError(`${ended}, so the rest is stopped too. The pool's log: ${pool.logFile}`);
+    console.log(banner({ url: running.url, port: address.port, caFile, socket: place.socket, pool, app, mailbox, proxy, ports, account }));
+    const ended = await orStop(Promise.race(children.map((child) => child.ended)), stop);
+    if (ended !== undefined) throw new ScriptError(`${ended}, so the rest is stopped too. Logs: ${pool.logFile}, ${proxy.logFile}`);
   } finally {
-    // The application first: without clients the pool has nothing to wait for.
     for (const child of children) await child.stop();
     process.stdout.write('Stopped.\n');
+  }
+}
+
+/** A listening socket for each service of the mailbox, on the first free port from its usual one on. */
+function openMailPorts(asked, sockets) {
+  return mailServices.map(({ port }) => (asked === '0' ? sockets.tcpListen({ host, port: 0 }) : openFreePort(port, sockets)));
+}
+
+function openFreePort(first, sockets) {
+  for (let port = first; ; port++) {
+    try {
+      return sockets.tcpListen({ host, port });
+    } catch (error) {
+      if (!error.message.includes('EADDRINUSE') || port + 1 >= first + portsToTry) throw new ScriptError(error.message);
+      console.log(`Port ${port} is taken by ${portOwner(port)}; trying the next one.`);
+    }
   }
 }
 
 /** The promise's value, or undefined when a signal comes first. */
 const orStop = (promise, stop) => Promise.race([promise, stop.asked.then(() => undefined)]);
 
-const time = () => new Date().toTimeString().slice(0, 8);
-
 function failureLine({ remote, remotePort, code, text }) {
-  return `${time()}  ${`${remote ?? '?'}:${remotePort ?? '?'}`.padEnd(21)}  handshake failed  ${printable(String(code))}  ${printable(String(text))}`;
+  return `${lineStart(`${remote ?? '?'}:${remotePort ?? '?'}`, 'tls')}  handshake failed  ${printable(String(code))}  ${printable(String(text))}`;
+}
+
+/** Of a connection that the mailbox never saw. */
+function turnedAwayLine({ peer, service, ended, code, error }) {
+  const why = ended === 'left' ? 'left before TLS' : `${printable(String(code))}  ${printable(String(error))}`;
+  return `${lineStart(String(peer ?? '?'), printable(String(service)))}  ${why}`;
 }
 
 function takenLine(taken, port) {
@@ -135,27 +175,34 @@ function takenLine(taken, port) {
 /** As one word of a POSIX shell. */
 const shellWord = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
-function banner({ url, port, caFile, socket, pool, app }) {
+function banner({ url, port, caFile, socket, pool, app, mailbox, proxy, ports, account: { user, password } }) {
   const bold = (text) => (process.stdout.isTTY === true && !process.env.NO_COLOR ? `\x1b[1m${text}\x1b[0m` : text);
   const ca = shellWord(caFile);
   const client = `openssl s_client -connect localhost:${port} -servername localhost -CAfile ${ca}`;
   const cli = `npx tlspool --socket ${shellWord(socket)}`;
   return `
   ${bold(url)}
+  ${bold(`imap://localhost:${ports.imap}/`)}   STARTTLS; TLS at once: imaps://localhost:${ports.imaps}/   user ${user}, password ${password}
+  ${bold(`smtp://localhost:${ports.smtp}/`)}   STARTTLS; to anybody, into that mailbox
 
   pool          process ${pool.pid}, holds the keys     (log: ${pool.logFile})
   application   process ${app.pid}, holds none
+  proxy         process ${proxy.pid}, holds none         (log: ${proxy.logFile}, configuration: ${proxy.config})
+  mailbox       process ${mailbox.pid}, holds none
   CA            ${caFile}
 
   Try, in another terminal:
     curl --cacert ${ca} ${url}
     ${client} -tls1_3
     ${client} -tls1_2
+    openssl s_client -starttls imap -crlf -connect localhost:${ports.imap} -servername localhost -CAfile ${ca}
+    curl --cacert ${ca} --ssl-reqd --user ${user}:${password} 'imap://localhost:${ports.imap}/INBOX;MAILINDEX=1'
+    printf 'Subject: hello\\r\\n\\r\\nby curl\\r\\n' | curl --cacert ${ca} --ssl-reqd smtp://localhost:${ports.smtp} --mail-from me@example.org --mail-rcpt ${user}@localhost --upload-file -
     ${cli} status
     ${cli} sessions
 
   Ctrl-C stops it. One line per connection:
-  time, peer, protocol, cipher, group, server name, ALPN, octets in and out, how it ended
+  time, peer, service, protocol, cipher, group, server name, ALPN, octets in and out, how it ended
 `;
 }
 

@@ -1,10 +1,9 @@
 /** `tlspoold`: puts the parts together. Decides nothing itself. */
+import { exitCodeOf, exitCodes, Signals } from 'tlspool-common/process';
+import type { ExitCode } from 'tlspool-common/process';
 import { Acceptor, Front, Shutdown, admit, asPoolError, openPoolSocket } from './api/index.js';
 import { parseDaemonArguments } from './cli/daemon-args.js';
 import type { DaemonArguments } from './cli/daemon-args.js';
-import { exitCodeOf, exitCodes } from './cli/exitcodes.js';
-import type { ExitCode } from './cli/exitcodes.js';
-import { Signals } from './cli/signals.js';
 import { product } from './cli/version.js';
 import { loadConfig, prepareState } from './config/index.js';
 import type { Config, Overrides } from './config/index.js';

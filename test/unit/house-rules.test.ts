@@ -29,15 +29,17 @@ export function importsOf({ file, text }: Source): string[] {
 
 /** Room -> what it must not import. Packages by name and folders by path. */
 const walls: Record<string, RegExp> = {
-  'libtlspool/src': /^(?:tlspool|tlspool-proxy)(?:\/|$)|^(?:daemon|proxy|test|bench)\//u,
-  'daemon/src': /^tlspool-proxy(?:\/|$)|^(?:libtlspool|proxy|test|bench)\//u,
-  'proxy/src': /^tlspool(?:\/|$)|^(?:libtlspool|daemon|test|bench)\//u,
+  'libtlspool/src': /^(?:tlspool|tlspool-common|tlspool-proxy)(?:\/|$)|^(?:common|daemon|proxy|test|bench)\//u,
+  'common/src': /^(?:tlspool|tlspool-proxy)(?:\/|$)|^(?:libtlspool|daemon|proxy|test|bench)\//u,
+  'daemon/src': /^tlspool-proxy(?:\/|$)|^(?:libtlspool|common|proxy|test|bench)\//u,
+  'proxy/src': /^tlspool(?:\/|$)|^(?:libtlspool|common|daemon|test|bench)\//u,
 };
-/** A package takes libtlspool by its name, so that `libtlspool/src` behind its exports stays private. */
-const allowed = /^libtlspool(?:\/protocol|\/native)?$/u;
+/** A package takes libtlspool by its name, so that what is behind its exports stays private. */
+const allowed = new Set(Object.keys((JSON.parse(readFileSync(path.join(root, 'libtlspool/package.json'), 'utf8')) as { exports: object }).exports)
+  .map((name) => path.join('libtlspool', name)));
 
 const breaches = (room: string, source: Source): string[] =>
-  importsOf(source).filter((name) => !allowed.test(name) && walls[room]?.test(name) === true).map((name) => `${source.file} imports ${name}`);
+  importsOf(source).filter((name) => !allowed.has(name) && walls[room]?.test(name) === true).map((name) => `${source.file} imports ${name}`);
 
 /** Code without comments and texts. */
 const bare = (text: string): string => text.replace(/\/\*[\s\S]*?\*\/|\/\/[^\n]*/gu, '').replace(/"(?:[^"\\\n]|\\.)*"/gu, '""');
@@ -88,13 +90,30 @@ describe('house rules', () => {
     const forms = ["import x from '../../daemon/src/y.js';", "import type { X } from 'tlspool';", "export * from 'tlspool/z';", "import 'tlspool-proxy';",
       "await import('../../proxy/src/a.js')", "require('tlspool')", "import {\n  a,\n  b,\n} from 'tlspool';"];
     for (const text of forms) assert.equal(breaches('libtlspool/src', { file: 'libtlspool/src/x.ts', text }).length, 1, text);
-    for (const text of ["import x from './y.js';", "import { sockets } from 'libtlspool/native';", "import net from 'node:net';"]) {
-      assert.deepEqual(breaches('daemon/src', { file: 'daemon/src/x.ts', text }), [], text);
+    for (const text of ["import x from './y.js';", "import { sockets } from 'libtlspool/native';", "import net from 'node:net';", "import { Log } from 'tlspool-common/log';"]) {
+      for (const room of ['daemon/src', 'proxy/src']) assert.deepEqual(breaches(room, { file: `${room}/x.ts`, text }), [], text);
     }
+    for (const text of ["import { Log } from 'tlspool-common/log';", "import { x } from 'tlspool';", "import { x } from 'tlspool-proxy';"]) {
+      assert.equal(breaches(text.includes('common') ? 'libtlspool/src' : 'common/src', { file: 'x/src/y.ts', text }).length, 1, text);
+    }
+    assert.equal(breaches('daemon/src', { file: 'daemon/src/x.ts', text: "import { x } from 'libtlspool/dist/link.js';" }).length, 1);
   });
 
+  for (const room of Object.keys(walls)) {
+    it(`package.json names the packages that are imported, and no others: ${room}`, () => {
+      const folder = path.dirname(room);
+      const { dependencies } = JSON.parse(readFileSync(path.join(root, folder, 'package.json'), 'utf8')) as { dependencies: Record<string, string> };
+      // Unlike importsOf(), only what is surely an import: this list has to be exact.
+      const used = typescript(room).flatMap(({ text }) => [...text.matchAll(/^(?:import|export) (?:[^;]*? from )?'([^'.][^']*)';$/gmu)].map(([, from = '']) => from)).filter((from) => !from.startsWith('node:'))
+        .map((from) => from.split('/').slice(0, from.startsWith('@') ? 2 : 1).join('/'));
+      // By the install script, and by require().
+      if (existsSync(path.join(root, folder, 'binding.gyp'))) used.push('node-gyp-build');
+      assert.deepEqual([...new Set(used)].sort(), Object.keys(dependencies).sort());
+    });
+  }
+
   it(`no file is longer than ${String(maxLines)} lines without a reason at its top`, () => {
-    const long = [...typescript('libtlspool/src', 'daemon/src', 'proxy/src', 'test'), ...native(), ...sources('scripts', /\.m?js$/u)]
+    const long = [...typescript('libtlspool/src', 'common/src', 'daemon/src', 'proxy/src', 'test'), ...native(), ...sources('scripts', /\.m?js$/u)]
       .filter(({ text }) => text.split('\n').length - 1 > maxLines && !/\blong (?:file|because)\b/iu.test(text.split('\n').slice(0, 12).join('\n')));
     assert.deepEqual(long.map(({ file, text }) => `${file} has ${String(text.split('\n').length - 1)} lines; split it, or begin it with "Long because ..."`), []);
   });

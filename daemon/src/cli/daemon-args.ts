@@ -1,7 +1,7 @@
 /** The command line of `tlspoold`. */
 import { Command, CommanderError } from 'commander';
-import { exitCodes } from './exitcodes.js';
-import type { ExitCode } from './exitcodes.js';
+import { exitCodes } from 'tlspool-common/process';
+import type { ExitCode } from 'tlspool-common/process';
 import { version } from './version.js';
 
 export interface DaemonArguments {

@@ -1,12 +1,12 @@
 /** `tlspool`, the operator's command. */
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import type { TlsPoolError } from 'libtlspool/protocol';
+import { exitCodeOf, exitCodes } from 'tlspool-common/process';
+import type { ExitCode } from 'tlspool-common/process';
 import { asPoolError } from '../api/faults.js';
 import { PoolClient } from './client.js';
 import { poolCommands } from './commands.js';
 import type { PoolCommand, Shown } from './commands.js';
-import { exitCodeOf, exitCodes } from './exitcodes.js';
-import type { ExitCode } from './exitcodes.js';
 import { printable } from './format.js';
 import { addPkiCommands } from './pki.js';
 import { version } from './version.js';

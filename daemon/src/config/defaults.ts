@@ -2,9 +2,9 @@
 import { existsSync } from 'node:fs';
 import { availableParallelism, homedir } from 'node:os';
 import path from 'node:path';
+import { lookupId } from 'tlspool-common/config';
+import { self } from 'tlspool-common/files';
 import type { AccessRule } from './types.js';
-import { self } from '../identity/files.js';
-import { lookupId } from './accounts.js';
 
 /** The process as far as defaults depend on it; tests pass their own. */
 export interface Surroundings {

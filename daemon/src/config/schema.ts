@@ -3,23 +3,10 @@
  * `describe` is the key's documentation, and a test keeps the table and the schema together.
  */
 import { highestMaxMessageOctets } from 'libtlspool/protocol';
+import { account, file, hostName, int, localid, oneOrMore, socketMode } from 'tlspool-common/config';
 import { z } from 'zod';
-import { lookupId } from './accounts.js';
-import { normalizeHostName } from '../pki/names.js';
 import { peerNameKinds, type PeerNameKind } from '../policy/peers.js';
 
-const lookup = (database: 'passwd' | 'group', noun: string) => z.unknown().transform((value, context) => {
-  const id = typeof value === 'string' || typeof value === 'number' ? lookupId(database, value) : undefined;
-  if (id !== undefined) return id;
-  context.issues.push({ code: 'custom', input: value, message: `a ${noun} that exists on this host, or its number (0 to 4294967294)` });
-  return z.NEVER;
-});
-
-/** One value or a list of them. */
-const oneOrMore = <S extends z.ZodType>(of: S) => z.preprocess((value) => (value === undefined || Array.isArray(value) ? value : [value]), z.array(of).min(1).max(64));
-
-const int = (min: number, max: number) => z.int().min(min).max(max);
-const file = z.string().min(1).max(4096).regex(/^[^\0]*$/, { error: 'a path without NUL octets' });
 const glob = z.string().min(1).max(255);
 
 /** `90s`, `15m`, `1h`, `7d`; seconds result. */
@@ -36,28 +23,10 @@ const ticketLifetime = z.string().transform((value, context) => {
   return z.NEVER;
 });
 
-const socketMode = z.unknown().transform((value, context) => {
-  const mode = typeof value === 'string' && /^(0o?)?[0-7]{3}$/.test(value) ? Number.parseInt(value.slice(-3), 8) : 0;
-  if ((mode & 0o600) === 0o600) return mode;
-  context.issues.push({ code: 'custom', input: value, message: 'octal permissions from 0600 to 0777 that let the owner read and write, such as 0660' });
-  return z.NEVER;
-});
-
-const hostName = z.string().transform((value, context) => {
-  const name = normalizeHostName(value);
-  if (name !== undefined) return name;
-  context.issues.push({ code: 'custom', input: value, message: 'a host name, optionally with a leading "*." for one label' });
-  return z.NEVER;
-});
-
-/** 1 to 255 octets, no control characters, no slash, no leading dot: also a folder's name. */
-export const localid = z.string().min(1).regex(/^[^./\p{Cc}][^/\p{Cc}]*$/u, { error: 'a name without slashes and control characters that does not begin with a dot' })
-  .refine((value) => Buffer.byteLength(value) <= 255, { error: 'a name of at most 255 octets' });
-
 const socket = z.strictObject({
   path: file.optional().describe('Where clients connect. Default: `/run/tlspool/pool.sock` for root, else `$XDG_RUNTIME_DIR/tlspool/pool.sock`, else `pool.sock` in the state folder. At most 107 octets. Change needs a restart.'),
   mode: socketMode.default(0o660).describe('Permissions of the socket, octal, `0600` to `0777`. Default `0660`. Who may do what is decided by `access` in any case. Change needs a restart.'),
-  group: lookup('group', 'group').optional().describe('Group of the socket, name or number. Default: `tlspool` where that group exists and the pool may give it, else the pool\'s own. Change needs a restart.'),
+  group: account('group', 'group').optional().describe('Group of the socket, name or number. Default: `tlspool` where that group exists and the pool may give it, else the pool\'s own. Change needs a restart.'),
 }).describe('The socket of the pool protocol.');
 
 const log = z.strictObject({
@@ -132,8 +101,8 @@ const identity = z.strictObject({
 });
 
 const rule = z.strictObject({
-  uid: oneOrMore(lookup('passwd', 'user')).optional().describe('Users, name or number; one or a list.'),
-  gid: oneOrMore(lookup('group', 'group')).optional().describe('Groups, name or number, primary or supplementary; one or a list.'),
+  uid: oneOrMore(account('passwd', 'user')).optional().describe('Users, name or number; one or a list.'),
+  gid: oneOrMore(account('group', 'group')).optional().describe('Groups, name or number, primary or supplementary; one or a list.'),
   unit: oneOrMore(glob).optional().describe('Units of the system\'s service manager, such as `dovecot.service`; `*` and `?` are wildcards. Needs Linux 6.5 (SO_PEERPIDFD); on older kernels no client has a unit.'),
   identities: z.array(glob).max(1000).default([]).describe('Identities that may be used; `*` and `?` are wildcards. Default: none.'),
   roles: z.array(z.enum(['server', 'client'])).min(1).max(2).default(['server', 'client']).describe('`server`, `client` or both. Default: both.'),

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { X509Certificate } from 'node:crypto';
 import path from 'node:path';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { self } from '../identity/files.js';
+import { self } from 'tlspool-common/files';
 import { initCa, issue } from '../pki/index.js';
 import { makePrivateFolder } from '../pki/write.js';
 import type { Config } from './types.js';

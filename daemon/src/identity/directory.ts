@@ -5,10 +5,9 @@
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { openReason } from './files.js';
+import { openReason, watchPaths } from 'tlspool-common/files';
 import { maxPairs, readMaterial, type MaterialFiles, type PairFiles } from './read.js';
 import type { IdentitySource } from './types.js';
-import { watchPaths } from './watch.js';
 
 function bad(text: string): TlsPoolError {
   return new TlsPoolError('IDENTITY_BAD', { text });

@@ -1,7 +1,7 @@
 /** The server names that identities answer to. */
 import type { X509Certificate } from 'node:crypto';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { normalizeHostName } from '../pki/names.js';
+import { normalizeHostName } from 'tlspool-common/config';
 
 /** The cap of the `identities` reply. */
 export const maxNames = 256;

@@ -1,7 +1,7 @@
 /** Source: a certificate file, a key file and perhaps a file of trust roots, wherever they are. */
+import { watchPaths } from 'tlspool-common/files';
 import { readMaterial, type MaterialFiles } from './read.js';
 import type { IdentitySource } from './types.js';
-import { watchPaths } from './watch.js';
 
 export interface PemFiles { readonly certificate: string; readonly key: string; readonly trust?: string }
 

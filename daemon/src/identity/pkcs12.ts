@@ -7,11 +7,11 @@
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { pkcs12 as Pkcs12, asn1 as Asn1 } from 'node-forge';
+import { watchPaths } from 'tlspool-common/files';
 import { readKeyFile } from './files.js';
 import { checkPair, maxChain, oneLine } from './inspect.js';
 import { readAtOneMoment, toMaterial, type ReadPair } from './read.js';
 import type { IdentitySource } from './types.js';
-import { watchPaths } from './watch.js';
 
 export interface Pkcs12Files { readonly file: string; readonly passwordFile: string; readonly trust?: string }
 

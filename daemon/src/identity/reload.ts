@@ -3,6 +3,7 @@
  * SIGHUP and on `tlspool reload`. All of these are the one function `reload`: parse and check all, then publish all.
  */
 import { TlsPoolError, fitText } from 'libtlspool/protocol';
+import { watchPaths, type WatchTarget } from 'tlspool-common/files';
 import { changedKeys } from '../config/restart.js';
 import { loadConfig } from '../config/load.js';
 import type { Config, Overrides } from '../config/types.js';
@@ -10,7 +11,6 @@ import type { RuleAccess } from '../policy/rules.js';
 import { identitySettings, readDefaultTrust } from './settings.js';
 import type { Store } from './store.js';
 import type { IdentitySettings, ReloadResult } from './types.js';
-import { watchPaths, type WatchTarget } from './watch.js';
 
 type LogLine = (text: string, fields?: Readonly<Record<string, string | number | boolean | undefined>>) => void;
 export interface ReloadLog { readonly info: LogLine; readonly warn: LogLine; readonly error: LogLine }

@@ -1,5 +1,4 @@
-export { Log, cut } from './log.js';
-export type { LogFields, LogLevel } from './log.js';
-export { RateLimit } from './ratelimit.js';
+export { Log, cut, RateLimit } from 'tlspool-common/log';
+export type { LogFields, LogLevel } from 'tlspool-common/log';
 export { statusOf, uptimeMs } from './status.js';
 export type { Gauges, Identification, ReloadRecord } from './status.js';

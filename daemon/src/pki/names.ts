@@ -1,30 +1,10 @@
 /** What may stand in a certificate of the development PKI: names are checked before they are signed. */
 import net from 'node:net';
-import { domainToASCII } from 'node:url';
 import { TlsPoolError } from 'libtlspool/protocol';
+import { isHostName, normalizeHostName } from 'tlspool-common/config';
 
 /** ub-common-name of RFC 5280 appendix A.1. */
 const maxCommonNameOctets = 64;
-const label = /^(?!-)[a-z0-9_-]{1,63}(?<!-)$/;
-
-/** Is this a host name in A-label form, lower case, without a trailing dot (RFC 1123 section 2.1)? */
-export function isHostName(name: string): boolean {
-  return name.length <= 253 && name.split('.').every((part) => label.test(part)) && net.isIP(name) === 0;
-}
-
-/**
- * Brings a host name into the form that certificates and SNI use: lower case, A-labels (RFC 5890), no trailing dot.
- * A leading `*.` (RFC 6125 section 6.4.3, one label) is kept. Returns undefined for what is no host name; fails closed.
- */
-export function normalizeHostName(name: string): string | undefined {
-  const wildcard = name.startsWith('*.');
-  const bare = (wildcard ? name.slice(2) : name).replace(/\.$/, '');
-  // domainToASCII answers '' for what cannot be converted, and folds case. It would also rewrite addresses ("0x7f.1").
-  const ascii = /^[\x20-\x7e]*$/.test(bare) ? bare.toLowerCase() : domainToASCII(bare);
-  if (!isHostName(ascii)) return undefined;
-  return wildcard ? `*.${ascii}` : ascii;
-}
-
 /** Names of one certificate, each kind a subjectAltName type of RFC 5280 section 4.2.1.6. */
 export interface SubjectNames {
   readonly dns?: readonly string[];

@@ -3,7 +3,7 @@
  * here they are checked and brought into the form that it takes. Fails closed: what cannot be read is no rule, but an error.
  */
 import net from 'node:net';
-import { normalizeHostName } from '../pki/names.js';
+import { normalizeHostName } from 'tlspool-common/config';
 
 /**
  * Entries by kind. dns, uri, email and ip are subjectAltNames (RFC 5280 section 4.2.1.6), cn and ou attributes of the subject,

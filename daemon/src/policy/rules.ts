@@ -1,6 +1,6 @@
 /** The access rules of the configuration as an AccessPolicy. Fails closed: what no rule grants is refused. */
+import { self } from 'tlspool-common/files';
 import type { AccessRule } from '../config/types.js';
-import { self } from '../identity/files.js';
 import type { AccessPolicy, Client, Permission } from './access.js';
 import { matchesGlob } from './glob.js';
 

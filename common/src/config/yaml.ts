@@ -1,5 +1,5 @@
 /** YAML text to plain data, and back from a path in the data to the place in the text. */
-import { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, type Document, type Node } from 'yaml';
+import { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, visit, type Document, type Node } from 'yaml';
 
 /** Aliases that one document may expand to: honest files use a handful, a bomb needs millions. */
 const maxAliases = 100;
@@ -55,11 +55,15 @@ function locate(document: Document, path: FieldPath, what: 'key' | 'value'): num
 
 /**
  * Permissions are octal to people: 0660, 0o660 and "0660" mean the same, while YAML 1.2 reads the first as six hundred
- * and sixty. So the value keeps the spelling of the file.
+ * and sixty. So the values of these keys, wherever they are, keep the spelling of the file.
  */
-function keepSpelling(document: Document, path: FieldPath): void {
-  const node: unknown = document.getIn(path, true);
-  if (isScalar(node) && typeof node.value === 'number' && node.source !== undefined) node.value = node.source;
+function keepSpelling(document: Document, keys: ReadonlySet<string>): void {
+  visit(document, {
+    Pair: (_key, { key, value }) => {
+      const isMeant = isScalar(key) && typeof key.value === 'string' && keys.has(key.value);
+      if (isMeant && isScalar(value) && typeof value.value === 'number' && value.source !== undefined) value.value = value.source;
+    },
+  });
 }
 
 /** The library's words where they speak to a programmer. */
@@ -69,8 +73,11 @@ const words: Readonly<Record<string, string>> = {
   TAG_RESOLVE_FAILED: 'a tag that is not known here; configurations need no tags',
 };
 
-/** Parses one YAML 1.2 document. Never throws; duplicate keys, unknown tags and alias bombs are problems. */
-export function parseYaml(text: string): Yaml {
+/**
+ * Parses one YAML 1.2 document. Never throws; duplicate keys, unknown tags and alias bombs are problems. Numbers under a key of `spelled`
+ * come as the text that was written.
+ */
+export function parseYaml(text: string, spelled: ReadonlySet<string> = new Set()): Yaml {
   const lineCounter = new LineCounter();
   const document = parseDocument(text, { lineCounter, prettyErrors: false, uniqueKeys: true, strict: true, stringKeys: true });
   const place = (offset: number) => {
@@ -80,7 +87,7 @@ export function parseYaml(text: string): Yaml {
   const problems: Problem[] = [...document.errors, ...document.warnings].map((error) => ({ ...place(error.pos[0]), field: '', text: words[error.code] ?? error.message }));
   const position = (path: FieldPath, what: 'key' | 'value' = 'value') => place(locate(document, path, what));
   if (problems.length > 0) return { data: undefined, problems, position };
-  keepSpelling(document, ['socket', 'mode']);
+  keepSpelling(document, spelled);
   try {
     return { data: (document.toJS({ maxAliasCount: maxAliases }) as unknown) ?? {}, problems, position };
   } catch (error) {

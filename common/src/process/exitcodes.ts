@@ -1,9 +1,9 @@
-/** Exit codes of `tlspool` and `tlspoold`; docs/operations.md lists them. */
+/** Exit codes of `tlspool`, `tlspoold` and `tlspool-proxy`; docs/operations.md and docs/proxy-configuration.md list them. */
 import type { TlsPoolError } from 'libtlspool/protocol';
 
 export const exitCodes = {
   ok: 0,
-  /** tlspool: the pool refused or failed. tlspoold: it could not start or go on. */
+  /** tlspool: the pool refused or failed. The others: could not start or go on. */
   failed: 1,
   /** The command line or the configuration is wrong. */
   usage: 2,
