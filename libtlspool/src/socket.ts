@@ -3,12 +3,13 @@ import { X509Certificate } from 'node:crypto';
 import net from 'node:net';
 import type { CipherNameAndProtocol, DetailedPeerCertificate, EphemeralKeyInfo, PeerCertificate } from 'node:tls';
 import { legacyChain, ephemeralKey } from './certificates.js';
-import type { Channel, SessionSink } from './channel.js';
+import type { Reply, SessionSink } from './channel.js';
+import { tellEndpoints } from './endpoints.js';
 import { openHandle } from './handle.js';
 import { sockets } from './native.js';
-import type { OwnedFd } from './native.js';
+import type { BorrowedFd, OwnedFd } from './native.js';
 import { TlsPoolError } from './protocol/index.js';
-import type { EventBody, ReplyBody, SessionInfo } from './protocol/index.js';
+import type { EventBody, PreambleInfo, ReplyBody, RequestBody, RequestOp, SessionInfo } from './protocol/index.js';
 
 const pollHangUp = 16;
 /** How long the pool may take for one answer to a session's own request. */
@@ -16,13 +17,28 @@ const sessionRequestMs = 5_000;
 /** A dying process closes its descriptors one after the other; ours to the pool follows the session's within this time. */
 const lossGraceMs = 250;
 
+/** @internal Who controls a session and hears how it ended: the connection to the pool, or the one to a proxy that passes requests on; see Channel. */
+export interface SessionControl {
+  /** Set once nothing can be asked and nothing will be told any more. */
+  readonly lost: TlsPoolError | undefined;
+  /** It will never be told how the session ends. */
+  readonly isDeaf?: boolean;
+  addSession(ctlkey: Uint8Array, sink: SessionSink): void;
+  catchUp(): void;
+  request<Op extends RequestOp>(op: Op, body: RequestBody<Op>, fds: readonly BorrowedFd[], timeoutMs: number): Promise<Reply<Op>>;
+  requestSync<Op extends RequestOp>(op: Op, body: RequestBody<Op>, timeoutMs: number): ReplyBody<Op>;
+}
+
 /** What a PoolSocket is made from. */
 export interface SessionStart {
-  readonly channel: Channel;
+  readonly channel: SessionControl;
   /** Owned by the socket. */
   readonly fd: OwnedFd;
   readonly ctlkey: Uint8Array;
   readonly info: SessionInfo;
+  readonly preamble?: PreambleInfo | undefined;
+  /** How long the word of how it ended may take after the end itself, in milliseconds, when it comes by way of others. */
+  readonly lossGraceMs?: number;
   readonly allowHalfOpen?: boolean;
   /** Do not read before resume() is called. */
   readonly pauseOnConnect?: boolean;
@@ -46,10 +62,12 @@ const complete: ReadonlySet<string> = new Set(['closed']);
  * destroy(error) before all was written aborts the session, so that the peer does not take it for complete either.
  */
 export class PoolSocket extends net.Socket implements SessionSink {
-  readonly #channel: Channel;
+  readonly #control: SessionControl;
   readonly #fd: OwnedFd;
   readonly #ctlkey: Uint8Array;
   readonly #info: SessionInfo;
+  readonly #preamble: PreambleInfo | undefined;
+  readonly #lossGraceMs: number;
   #closed: EventBody<'closed'> | undefined;
   /** End of stream was read, and it is not known yet whether it is the true end. */
   #undecided = false;
@@ -62,10 +80,12 @@ export class PoolSocket extends net.Socket implements SessionSink {
       handle: openHandle(start.fd), allowHalfOpen: start.allowHalfOpen ?? false, pauseOnCreate: start.pauseOnConnect ?? false,
       readable: true, writable: true,
     } as net.SocketConstructorOpts);
-    this.#channel = start.channel;
+    this.#control = start.channel;
     this.#fd = start.fd;
     this.#ctlkey = start.ctlkey;
     this.#info = start.info;
+    this.#preamble = start.preamble;
+    this.#lossGraceMs = start.lossGraceMs ?? lossGraceMs;
     this.#closed = start.closed;
     if (start.closed === undefined) start.channel.addSession(start.ctlkey, this);
   }
@@ -95,7 +115,7 @@ export class PoolSocket extends net.Socket implements SessionSink {
 
   #decide(): void {
     if (this.destroyed) return;
-    if (this.#closed === undefined) this.#channel.catchUp();
+    if (this.#closed === undefined) this.#control.catchUp();
     const ending = this.#ending();
     if (ending === 'unknown' || !this.#undecided) return;
     this.#undecided = false;
@@ -119,10 +139,12 @@ export class PoolSocket extends net.Socket implements SessionSink {
   /** What the end of stream that was just read means. */
   #ending(): 'clean' | 'unknown' | TlsPoolError {
     if (this.#closed !== undefined) return complete.has(this.#closed.how) ? 'clean' : this.#closedError(this.#closed);
-    if (this.#channel.lost !== undefined) return this.#channel.lost;
+    if (this.#control.lost !== undefined) return this.#control.lost;
+    const isDeaf = this.#control.isDeaf === true;
     // Both directions are shut down when we ended ours, whether the pool closed or only half-closed: wait for its word.
-    if (this.writableEnded) return 'unknown';
+    if (this.writableEnded && !isDeaf) return 'unknown';
     if ((sockets.pollWait(this.#fd, 0, 0) & pollHangUp) === 0) return 'clean';
+    if (isDeaf) return unknownEnd();
     this.#loseSoon();
     return 'unknown';
   }
@@ -131,7 +153,7 @@ export class PoolSocket extends net.Socket implements SessionSink {
   #loseSoon(): void {
     const timer = setTimeout(() => {
       if (this.#undecided) this.destroy(new TlsPoolError('SESSION_LOST', { text: 'the pool dropped the session without saying how it ended; what was received may be incomplete' }));
-    }, lossGraceMs);
+    }, this.#lossGraceMs);
     this.once('close', () => clearTimeout(timer));
   }
 
@@ -146,7 +168,7 @@ export class PoolSocket extends net.Socket implements SessionSink {
     this.#undecided = false;
     const cause = error === null ? null : this.#explain(error);
     const incomplete = this.#reset || (cause !== null && !this.writableFinished);
-    if (incomplete && this.#closed === undefined && this.#channel.lost === undefined) this.#abort(() => super._destroy(cause, callback));
+    if (incomplete && this.#closed === undefined && this.#control.lost === undefined) this.#abort(() => super._destroy(cause, callback));
     else super._destroy(cause, callback);
   }
 
@@ -154,9 +176,9 @@ export class PoolSocket extends net.Socket implements SessionSink {
   #explain(error: Error): Error {
     const code = (error as NodeJS.ErrnoException).code;
     if (code !== 'ECONNRESET' && code !== 'EPIPE') return error;
-    if (this.#closed === undefined) this.#channel.catchUp();
+    if (this.#closed === undefined) this.#control.catchUp();
     if (this.#closed !== undefined) return complete.has(this.#closed.how) ? error : this.#closedError(this.#closed);
-    return this.#channel.lost ?? error;
+    return this.#control.lost ?? error;
   }
 
   /**
@@ -171,7 +193,7 @@ export class PoolSocket extends net.Socket implements SessionSink {
       done();
     };
     // The `closed` event ends the wait; an error says that there is none to come.
-    this.#channel.request('close', { ctlkey: this.#ctlkey, abort: true }, [], sessionRequestMs).catch(() => this.#aborted?.());
+    this.#control.request('close', { ctlkey: this.#ctlkey, abort: true }, [], sessionRequestMs).catch(() => this.#aborted?.());
   }
 
   /** Ends the session at once, without close_notify: the peer sees a truncated stream, as with a reset of TCP. */
@@ -196,6 +218,8 @@ export class PoolSocket extends net.Socket implements SessionSink {
   get localid(): string | undefined { return this.#info.localid; }
   /** Everything that is known of the session. */
   get sessionInfo(): SessionInfo { return this.#info; }
+  /** What is known of the plain-text phase before TLS, from a proxy or from starttls() with a preamble; undefined for other connections. Nothing in it was protected. */
+  get preamble(): PreambleInfo | undefined { return this.#preamble; }
   /** 16 octets with which the pool lets this client control the session. As secret as the session: not for logs. */
   get ctlkey(): Uint8Array { return this.#ctlkey; }
 
@@ -226,12 +250,12 @@ export class PoolSocket extends net.Socket implements SessionSink {
    * method is synchronous; exportKeyingMaterialAsync() does not. Throws EXPORTER, BAD_STATE, CTLKEY_UNKNOWN (the session is over), POOL_LOST or TIMEOUT.
    */
   exportKeyingMaterial(length: number, label: string, context?: Uint8Array): Buffer {
-    const { octets } = this.#channel.requestSync('prng', this.#exporter(length, label, context), sessionRequestMs);
+    const { octets } = this.#control.requestSync('prng', this.#exporter(length, label, context), sessionRequestMs);
     return Buffer.from(octets);
   }
   /** exportKeyingMaterial() without blocking. */
   async exportKeyingMaterialAsync(length: number, label: string, context?: Uint8Array): Promise<Buffer> {
-    const { body } = await this.#channel.request('prng', this.#exporter(length, label, context), [], sessionRequestMs);
+    const { body } = await this.#control.request('prng', this.#exporter(length, label, context), [], sessionRequestMs);
     return Buffer.from(body.octets);
   }
   #exporter(length: number, label: string, context?: Uint8Array): { ctlkey: Uint8Array; length: number; label: string; context?: Uint8Array } {
@@ -244,7 +268,7 @@ export class PoolSocket extends net.Socket implements SessionSink {
 
   /** Channel bindings for SCRAM-PLUS and the like. Rejects with CTLKEY_UNKNOWN (the session is over), POOL_LOST or TIMEOUT. */
   async channelBindings(): Promise<ChannelBindings> {
-    const { body: { info: _info, ...bindings } } = await this.#channel.request('info', { ctlkey: this.#ctlkey }, [], sessionRequestMs);
+    const { body: { info: _info, ...bindings } } = await this.#control.request('info', { ctlkey: this.#ctlkey }, [], sessionRequestMs);
     return bindings;
   }
 
@@ -289,15 +313,11 @@ export class PoolSocket extends net.Socket implements SessionSink {
   }
 }
 
+const unknownEnd = (): TlsPoolError => new TlsPoolError('SESSION_LOST', {
+  text: 'the session is over and nobody told this program how it ended, so what was received may be incomplete; let the proxy relay, or give this program access to the pool',
+});
+
 const x509 = (der: Uint8Array | undefined): X509Certificate | undefined => der === undefined ? undefined : new X509Certificate(der);
 
-// net.Socket's own getters tell of the socket to the pool; these tell of the protected connection, as tls.TLSSocket's do.
-for (const side of ['local', 'remote'] as const) {
-  for (const field of ['address', 'port', 'family'] as const) {
-    const name = `${side}${field.charAt(0).toUpperCase()}${field.slice(1)}`;
-    Object.defineProperty(PoolSocket.prototype, name, {
-      configurable: true, enumerable: false,
-      get(this: PoolSocket) { return this.endpoint(side, field); },
-    });
-  }
-}
+// net.Socket's own getters tell of the socket to the pool; these tell of the protected connection.
+tellEndpoints(PoolSocket.prototype);

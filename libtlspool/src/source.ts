@@ -64,11 +64,53 @@ export function checkSource({ port, path, fd }: SourceOptions): void {
   }
 }
 
-function inherited(fd: number): Source {
+/** Where to listen for a proxy: exactly one of path and fd. */
+export interface PacketSourceOptions extends Pick<SourceOptions, 'path' | 'fd' | 'backlog'> {
+  /** Permission bits of the path. */
+  readonly mode: number;
+}
+
+/**
+ * @internal A listening UNIX SOCK_SEQPACKET socket. A path on which nobody answers is taken over: whoever made it was killed.
+ * Throws BAD_ARGUMENT, FD_KIND or SYSTEM (EADDRINUSE: somebody answers).
+ */
+export function openPacketSource({ path, fd, backlog, mode }: PacketSourceOptions): Source {
+  if (path === undefined) return inherited(fd as number, 'seqpacket');
+  const options = { path, mode, kind: 'seqpacket' as const, ...(backlog === undefined ? {} : { backlog }) };
+  const made = (): Source => {
+    const listening = sockets.unixListen(options);
+    // The abstract namespace has no files.
+    if (path.startsWith('\0')) return closing(listening);
+    const { ino } = fs.lstatSync(path);
+    // Another process may have taken the place meanwhile, if somebody has removed our file.
+    return closing(listening, () => { if (fs.lstatSync(path, { throwIfNoEntry: false })?.ino === ino) fs.rmSync(path, { force: true }); });
+  };
+  try {
+    return made();
+  } catch (error) {
+    if (!(error instanceof TlsPoolError) || !error.message.includes('EADDRINUSE') || !isAbandoned(path)) throw error;
+    fs.rmSync(path, { force: true });
+    return made();
+  }
+}
+
+/** A socket that refuses is nobody's. Everything else, a full queue included, may have an owner. */
+function isAbandoned(path: string): boolean {
+  try {
+    sockets.close(sockets.unixConnect(path, 'seqpacket'));
+    return false;
+  } catch (error) {
+    return error instanceof TlsPoolError && error.message.includes('ECONNREFUSED') && fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true;
+  }
+}
+
+function inherited(fd: number, type?: 'seqpacket'): Source {
   const owned = fd as OwnedFd;
   let copy: OwnedFd;
   try {
-    if (!sockets.socketInfo(owned).listening) throw new TlsPoolError('FD_KIND', { text: `descriptor ${fd} is not a listening socket` });
+    const info = sockets.socketInfo(owned);
+    if (!info.listening) throw new TlsPoolError('FD_KIND', { text: `descriptor ${fd} is not a listening socket` });
+    if (type !== undefined && (info.type !== type || info.domain !== 'unix')) throw new TlsPoolError('FD_KIND', { text: `descriptor ${fd} listens, but is no UNIX ${type} socket` });
     // Inherited descriptors are not CLOEXEC; the copy is.
     copy = sockets.dup(owned);
   } catch (error) {

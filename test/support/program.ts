@@ -15,6 +15,8 @@ export interface ProgramOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly uid?: number;
   readonly gid?: number;
+  /** Descriptors that the program gets as 3 and up, as copies. Not together with `ipc`. */
+  readonly passed?: readonly number[];
 }
 
 export interface RunOptions extends ProgramOptions {
@@ -50,7 +52,7 @@ export class Program {
 
   constructor(command: string, args: readonly string[], options: ProgramOptions & { readonly ipc?: boolean } = {}) {
     this.child = spawn(command, args, {
-      stdio: options.ipc === true ? ['pipe', 'pipe', 'pipe', 'ipc'] : ['pipe', 'pipe', 'pipe'],
+      stdio: options.ipc === true ? ['pipe', 'pipe', 'pipe', 'ipc'] : ['pipe', 'pipe', 'pipe', ...options.passed ?? []],
       env: { ...process.env, ...options.env },
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       ...(options.uid === undefined ? {} : { uid: options.uid }),

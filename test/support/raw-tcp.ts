@@ -25,7 +25,7 @@ export class RawTcp {
   onOctets: () => void = () => undefined;
   #watchers = new Set<() => void>();
 
-  private constructor(socket: net.Socket) {
+  protected constructor(socket: net.Socket) {
     this.socket = socket;
     socket.setNoDelay(true);
     socket.on('data', (chunk: Buffer) => { this.received = Buffer.concat([this.received, chunk]); this.lastOctetAt = performance.now(); this.onOctets(); this.#tell(); });
@@ -37,7 +37,7 @@ export class RawTcp {
   static async connect(port: number, host = '127.0.0.1'): Promise<RawTcp> {
     const socket = net.connect({ port, host, allowHalfOpen: true });
     await within(new Promise<void>((resolve, reject) => { socket.once('connect', resolve); socket.once('error', reject); }), `a connection to port ${String(port)}`);
-    return new RawTcp(socket);
+    return new this(socket);
   }
 
   send(octets: Uint8Array): void { if (this.socket.writable) this.socket.write(octets); }

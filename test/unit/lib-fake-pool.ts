@@ -62,7 +62,7 @@ export class FakeClient {
         this.#answer(message, received.fds);
       } finally {
         for (const fd of received.fds) sockets.close(fd);
-        this.pool.notice(message, this);
+        this.pool.notice(message, this, received.fds.length);
       }
     }
   }
@@ -82,13 +82,16 @@ export class FakeClient {
 
 export const key = (n: number): Buffer => Buffer.alloc(16, n);
 
+/** A message that came, and with how many descriptors. */
+export interface Seen { readonly message: ToPoolMessage; readonly client: FakeClient; readonly fdCount: number }
+
 export class FakePool {
   readonly folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tlspool-lib-'));
   readonly path = path.join(this.folder, 'pool.sock');
   readonly clients = new Set<FakeClient>();
   /** All messages seen, in order. */
-  readonly seen: { message: ToPoolMessage; client: FakeClient }[] = [];
-  #waiting: { want: (message: ToPoolMessage) => boolean; resolve: (got: { message: ToPoolMessage; client: FakeClient }) => void }[] = [];
+  readonly seen: Seen[] = [];
+  #waiting: { want: (message: ToPoolMessage) => boolean; resolve: (got: Seen) => void }[] = [];
   #listening: { fd: OwnedFd; poll: Poll } | undefined;
   handlers: { [Op in RequestOp]?: Handler } = {
     hello: () => ({ version: 1, pool: 'fake', maxMessageOctets: 65_536 }),
@@ -127,15 +130,16 @@ export class FakePool {
     fs.rmSync(this.folder, { recursive: true, force: true });
   }
 
-  notice(message: ToPoolMessage, client: FakeClient): void {
-    this.seen.push({ message, client });
+  notice(message: ToPoolMessage, client: FakeClient, fdCount = 0): void {
+    const seen = { message, client, fdCount };
+    this.seen.push(seen);
     for (const one of this.#waiting.filter(({ want }) => want(message))) {
       this.#waiting = this.#waiting.filter((other) => other !== one);
-      one.resolve({ message, client });
+      one.resolve(seen);
     }
   }
   /** The next message of this operation, after it was answered. */
-  next(op: string, type = 'request'): Promise<{ message: ToPoolMessage; client: FakeClient }> {
+  next(op: string, type = 'request'): Promise<Seen> {
     return new Promise((resolve) => { this.#waiting.push({ want: (message) => message.op === op && message.type === type, resolve }); });
   }
 }
