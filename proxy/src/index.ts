@@ -1,9 +1,7 @@
 /**
- * `tlspool-proxy`: nothing yet. STARTTLS preambles and the relay in front of the pool belong here; until they
- * exist this package exports its version and nothing else, so that nobody builds on what is not there.
+ * `tlspool-proxy` is a program; see proxy/README.md. What it is made of is not for other programs: they use libtlspool, whose
+ * `starttls()` takes the same preambles.
  *
  * @packageDocumentation
  */
-
-/** Version of this package, as in its package.json. */
-export const version = '0.1.0';
+export { version } from './version.js';
