@@ -10,6 +10,7 @@ import { accepting, freePort, nextJsonLine, start, tree } from './processes.mjs'
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const daemon = path.join(here, '..', 'daemon', 'bin', 'tlspoold.js');
+const proxy = path.join(here, '..', 'proxy', 'bin', 'tlspool-proxy.js');
 const readyMs = 15_000;
 
 /** The peers by name; adding one is adding a file. */
@@ -94,8 +95,56 @@ async function startBehindPool(stage, name, argv, group) {
   };
 }
 
-/** @type {Record<'proxy' | 'app', {name: string, start: (stage: Stage) => Promise<Contender>}[]>} */
+/** An IMAP backend; `handoffPath` as in apps/imap.mjs. */
+const startImapBackend = (stage, ...handoffPath) => startApp(stage, 'IMAP backend', ['imap.mjs', ...handoffPath], {});
+
+/** tlspool-proxy with a service for IMAP on a port that was free, and its backend: by hand-off of the descriptor, or as a TCP server. */
+async function startImapProxy(stage) {
+  const pool = await startPool(stage);
+  const folder = path.dirname(pool.socket);
+  const isHandedOver = stage.row.field === 'imap-fd';
+  const handoffPath = path.join(folder, 'imap.sock');
+  const backend = await startImapBackend(stage, ...(isHandedOver ? [handoffPath] : []));
+  const port = await freePort();
+  const config = path.join(folder, 'proxy.yaml');
+  writeFileSync(config, JSON.stringify({
+    pool: pool.socket,
+    log: { level: 'warn' },
+    services: [{ name: 'imap', protocol: 'imap', listen: `127.0.0.1:${port}`, hostname: 'localhost', localid: 'bench', perAddress: 1000, backend: isHandedOver ? { fd: handoffPath } : { connect: `127.0.0.1:${backend.port}` } }],
+  }), { mode: 0o600 });
+  const started = start({ name: 'tlspool-proxy', argv: [...node(stage), proxy, '--config', config] });
+  started.child.stdout.resume();
+  await accepting(started, port);
+  return {
+    name: 'tlspool',
+    port,
+    watch: { pool: tree(pool.started.child.pid), proxy: tree(started.child.pid), backend: tree(backend.started.child.pid) },
+    stop: async () => {
+      for (const one of [started, backend.started, pool.started]) await one.stop();
+    },
+  };
+}
+
+/** stunnel speaks IMAP up to STARTTLS as well: `protocol = imap`. */
+async function startImapStunnel(stage) {
+  const backend = await startImapBackend(stage);
+  const server = await startPeer({ ...stunnel, configure: (what) => stunnel.configure({ ...what, protocol: 'imap' }) }, { ...stage, backendPort: backend.port });
+  return {
+    ...server,
+    watch: { ...server.watch, backend: tree(backend.started.child.pid) },
+    stop: async () => {
+      await server.stop();
+      await backend.started.stop();
+    },
+  };
+}
+
+const imap = [{ name: 'tlspool', start: startImapProxy }, { name: 'stunnel', start: startImapStunnel }];
+
+/** @type {Record<'proxy' | 'app' | 'imap-fd' | 'imap-connect', {name: string, start: (stage: Stage) => Promise<Contender>}[]>} */
 export const contenders = {
+  'imap-fd': imap,
+  'imap-connect': imap,
   proxy: [
     { name: 'tlspool', start: (stage) => startBehindPool(stage, 'listener', ['proxy.mjs', String(stage.backendPort)], 'owner') },
     ...peers.map((peer) => ({ name: peer.name, start: (stage) => startPeer(peer, stage) })),

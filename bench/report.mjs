@@ -13,12 +13,13 @@ const rule = (count) => row(Array.from({ length: count }, () => '---'));
 export function report({ machine, rounds, verdicts, results }) {
   const proxies = verdicts.filter(({ figure }) => fieldOf(figure.load) === 'proxy');
   const apps = verdicts.filter(({ figure }) => fieldOf(figure.load) === 'app');
+  const imap = verdicts.filter(({ figure }) => fieldOf(figure.load)?.startsWith('imap'));
   return [
     '# Results', '',
     `Made by \`npm run bench\` on ${machine.date}: ${machine.cpu}, ${machine.memoryGiB} GiB, ${machine.kernel}, Node ${machine.node}; the peers run on ${machine.opensslOfPeers}.`,
     `${Object.entries(machine.peers).map(([name, version]) => `${name} ${version}`).join(', ')}; one worker each.`,
     `Medians of ${rounds} interleaved round${rounds === 1 ? '' : 's'}; the ratio is computed within each round, against the peer with the best median, and its median is shown.`, '',
-    ...section('tlspool as a proxy', proxies), ...section('A Node web server behind the pool, and on node:https', apps),
+    ...section('tlspool as a proxy', proxies), ...section('A Node web server behind the pool, and on node:https', apps), ...section('IMAP with STARTTLS', imap),
     ...firstOctets(results), ...parts(results), ...notes,
   ].join('\n');
 }
@@ -64,12 +65,13 @@ function parts(results) {
     const perUnit = (group) => median(rounds.map(({ cpuNs, units }) => cpuNs[group] / 1000 / units));
     return row([id, name, Object.keys(rounds[0].cpuNs).map((group) => `${group} ${digits(perUnit(group) * scaleOf(id))}`).join(', ')]);
   }));
-  return lines.length === 0 ? [] : ['## CPU of tlspool by process, µs per unit (per MB for transfers)', '', row(['row', 'contender', 'parts']), rule(3), ...lines, ''];
+  return lines.length === 0 ? [] : ['## CPU by process, µs per unit (per MB for transfers)', '', row(['row', 'contender', 'parts']), rule(3), ...lines, ''];
 }
 
 const notes = [
   '## How to read this', '',
   '- CPU time is user and system time of all processes and threads of a contender, from their CPU clocks (nanoseconds, ended threads included), between the end of the warm-up and the last unit that counts. For tlspool as a proxy that is tlspoold and the process that owns the listener.',
+  '- With STARTTLS it is tlspoold and tlspool-proxy together, or stunnel with `protocol = imap`; the backend, a Node server, is counted apart. Both speak the same dialogue: greeting, STARTTLS, handshake, one command with its answer, close_notify.',
   '- On a shared machine the CPU columns are the ones to judge by. Load generator, backend and contender share the cores here, so the rates are those of a full machine, and times to first octet contain queueing.',
   '- Packets over loopback are processed in the time of whoever sends them: every contender pays for half of its neighbours\' TCP as well.',
   '- Every connection is TLS 1.3 with TLS_AES_128_GCM_SHA256 and X25519, not resumed. The peers use the system\'s OpenSSL, tlspool and node:https the one inside Node.',

@@ -6,7 +6,7 @@ const MiB = 2 ** 20;
 /**
  * @typedef {object} Load
  * @property {string} id
- * @property {'proxy' | 'app'} field  who takes part
+ * @property {'proxy' | 'app' | 'imap-fd' | 'imap-connect'} field  who takes part
  * @property {string} mode  of the load generator
  * @property {number} connections
  * @property {number} units  that count; of a round
@@ -28,6 +28,8 @@ export const loads = [
   { id: 'app-small', field: 'app', mode: 'http', path: '/small', connections: 16, units: 40_000, warmup: 20_000, firstOctet: 'from request to answer' },
   { id: 'app-large', field: 'app', mode: 'http', path: '/large', connections: 16, units: 20_000, warmup: 10_000, firstOctet: 'from request to answer' },
   { id: 'app-new', field: 'app', mode: 'http-new', path: '/small', connections: 8, units: 4000, warmup: 2000, firstOctet: 'from connect() to the answer' },
+  { id: 'imap-fd', field: 'imap-fd', mode: 'imap', connections: 64, units: 4000, warmup: 2000, firstOctet: 'from connect() to the backend\'s answer' },
+  { id: 'imap-connect', field: 'imap-connect', mode: 'imap', connections: 64, units: 4000, warmup: 2000, firstOctet: 'from connect() to the backend\'s answer' },
 ];
 
 /** One round of one load against one contender. @typedef {{units: number, wallNs: number, loadCpuNs: number, cpuNs: Record<string, number>, firstOctet: {samples: number, p50Us: number, p99Us: number}, pssKiBPerConnection?: number}} Sample */
@@ -37,6 +39,8 @@ const cpuOf = (groups, unit = 1) => (/** @type {Sample} */ sample) =>
 const allCpu = cpuOf('all');
 const allCpuPerMb = cpuOf('all', MB);
 const appCpu = cpuOf('app');
+/** Who protects the connection, without who serves it. */
+const frontCpu = (/** @type {Sample} */ sample) => allCpu(sample) - cpuOf('backend')(sample);
 const rate = (/** @type {Sample} */ sample) => sample.units / (sample.wallNs / 1e9);
 
 /**
@@ -69,4 +73,10 @@ export const figures = [
   { id: 'app-new-total', load: 'app-new', title: 'Application and pool CPU per new connection', unit: 'µs', value: allCpu, target: 1.3 },
   { id: 'app-small-rate', load: 'app-small', title: 'Keep-alive requests/s, 13 octets', unit: '/s', value: rate, higherIsBetter: true, target: 1.1 },
   { id: 'app-large-rate', load: 'app-large', title: 'Keep-alive requests/s, 64 KiB', unit: '/s', value: rate, higherIsBetter: true, target: 1.1 },
+  { id: 'imap-fd-cpu', load: 'imap-fd', title: 'CPU per connection with STARTTLS, its descriptor handed to the backend', unit: 'µs', value: frontCpu, target: onAPar },
+  { id: 'imap-fd-total', load: 'imap-fd', title: 'The same with the backend\'s own CPU', unit: 'µs', value: allCpu },
+  { id: 'imap-fd-rate', load: 'imap-fd', title: 'Connections/s, descriptor handed over', unit: '/s', value: rate, higherIsBetter: true },
+  { id: 'imap-connect-cpu', load: 'imap-connect', title: 'CPU per connection with STARTTLS, connected to the backend', unit: 'µs', value: frontCpu, target: onAPar },
+  { id: 'imap-connect-total', load: 'imap-connect', title: 'The same with the backend\'s own CPU', unit: 'µs', value: allCpu },
+  { id: 'imap-connect-rate', load: 'imap-connect', title: 'Connections/s, connected to the backend', unit: '/s', value: rate, higherIsBetter: true },
 ];

@@ -2,13 +2,14 @@
 //
 //   load MODE --port N --units N [--warmup N] [--connections N] [--path /x] [--transfer OCTETS] [--watch NAME=PID,PID]... [--deadline S]
 //
-// Units are connections (handshake, http-new, idle), octets (download, upload), round trips (echo) or requests (http).
+// Units are connections (handshake, http-new, imap, idle), octets (download, upload), round trips (echo) or requests (http).
 // CPU time is that of the watched processes between the last unit of warm-up and the last unit that counts.
 // `idle` holds its connections, after it has printed its line, until standard input ends.
 // Any error of any connection ends the run with status 1: numbers of a run that met errors mean nothing.
 #include <csignal>
 
 #include "http_slots.h"
+#include "imap_slot.h"
 
 namespace {
 
@@ -51,6 +52,7 @@ std::unique_ptr<Slot> makeSlot(const Shared& shared) {
   if (mode == "idle") return std::make_unique<IdleSlot>(shared);
   if (mode == "http") return std::make_unique<HttpSlot>(shared, true);
   if (mode == "http-new") return std::make_unique<HttpSlot>(shared, false);
+  if (mode == "imap") return std::make_unique<ImapSlot>(shared);
   fail("unknown mode " + mode);
 }
 

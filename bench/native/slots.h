@@ -29,7 +29,7 @@ class Slot : public Handler {
   explicit Slot(const Shared& shared) : shared_(shared) { reconnect(); }
 
   bool onReady() final {
-    if (!client_->handshake()) return false;
+    if (!talk() || !client_->handshake()) return false;
     if (!started_) {
       started_ = true;
       begin();
@@ -39,6 +39,8 @@ class Slot : public Handler {
   }
 
  protected:
+  /// What is said in plain text before the handshake; true when it is over. Called again whenever something may have happened.
+  virtual bool talk() { return true; }
   /// Called once per connection, after the handshake.
   virtual void begin() = 0;
   /// Called whenever something may have happened and all that was sent is out. True: another turn, please.

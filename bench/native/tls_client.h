@@ -4,6 +4,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
+#include <array>
 #include <memory>
 
 #include "util.h"
@@ -57,6 +58,25 @@ class TlsClient {
   }
   int fd() const { return fd_.get(); }
   uint64_t startNs() const { return startNs_; }
+
+  /// Before the handshake: what has come of a line in plain text is added; true when it has ended. Takes nothing behind it.
+  bool readPlainLine(std::string& line) {
+    for (;;) {
+      std::array<char, 512> scratch;
+      const ssize_t seen = recv(fd_.get(), scratch.data(), scratch.size(), MSG_PEEK);
+      if (seen < 0 && (errno == EAGAIN || errno == ENOTCONN)) return false;
+      if (seen <= 0) fail("the server ended a connection in plain text");
+      const auto* end = static_cast<const char*>(std::memchr(scratch.data(), '\n', static_cast<size_t>(seen)));
+      const ssize_t taken = recv(fd_.get(), scratch.data(), end == nullptr ? static_cast<size_t>(seen) : static_cast<size_t>(end - scratch.data() + 1), 0);
+      if (taken <= 0) failErrno("recv");
+      line.append(scratch.data(), static_cast<size_t>(taken));
+      if (end != nullptr) return true;
+    }
+  }
+  /// Before the handshake; what is said there fits into any socket buffer.
+  void writePlain(std::string_view text) {
+    if (::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(text.size())) failErrno("send");
+  }
 
   /// True when the handshake is done; fails when it is not the one that was asked for.
   bool handshake() {

@@ -7,7 +7,8 @@ export const stunnel = {
   packages: ['stunnel4'],
   program: '/usr/bin/stunnel4',
   versionArgs: ['-version'],
-  configure({ folder, certificate, port, backendPort }) {
+  /** `protocol`: of the plain-text part before TLS (stunnel(8)), if there is one. */
+  configure({ folder, certificate, port, backendPort, protocol }) {
     const file = path.join(folder, 'stunnel.conf');
     writeFileSync(file, `
 foreground = yes
@@ -23,7 +24,7 @@ sslVersionMin = TLSv1.2
 curves = X25519:P-256:P-384
 socket = l:TCP_NODELAY=1
 socket = r:TCP_NODELAY=1
-`);
+${protocol === undefined ? '' : `protocol = ${protocol}\n`}`);
     return ['/usr/bin/stunnel4', file];
   },
 };

@@ -4,12 +4,10 @@ import http from 'node:http';
 import { listen } from 'libtlspool';
 import { connectionLine } from './line.mjs';
 import { answer } from './page.mjs';
+import { endWithParent, tell } from './parent.mjs';
 
 const portsToTry = 20;
 const host = '127.0.0.1';
-
-/** To whoever started us with an IPC channel; else for people. */
-const tell = (message) => (process.send === undefined ? console.log(JSON.stringify(message)) : process.send(message));
 
 /** The port asked for, or without one the first free from 8443 on. Whoever holds a port is told of. */
 async function openListener() {
@@ -36,7 +34,7 @@ function serve(socket) {
   socket.on('error', (error) => { ended = error.code ?? error.message; });
   socket.on('close', () => {
     open.delete(socket);
-    console.log(connectionLine(socket, ended));
+    console.log(connectionLine(socket, 'https', ended));
   });
   web.emit('connection', socket);
 }
@@ -48,26 +46,8 @@ async function main() {
     for (const socket of open) socket.end();
   };
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, stop);
-  tell({ listening: { host, port: listener.address().port } });
+  tell({ ready: { host, port: listener.address().port } });
   for await (const socket of listener) serve(socket);
 }
 
-if (process.send !== undefined) {
-  let poolPid = 0;
-  process.on('message', (message) => { poolPid = message.poolPid ?? poolPid; });
-  // Whoever started us was killed and could not clean up: the pool, which it started too, must not stay behind alone.
-  process.on('disconnect', () => {
-    if (poolPid > 0) try { process.kill(poolPid, 'SIGTERM'); } catch { /* it has ended as well */ }
-    process.exit(1);
-  });
-}
-
-try {
-  await main();
-  // The IPC channel would keep the process; connections that are still open end in their own time.
-  process.channel?.unref();
-} catch (error) {
-  if (process.send === undefined) console.error(error.message);
-  else await new Promise((resolve) => { process.send({ failed: error.message }, resolve); });
-  process.exit(1);
-}
+await endWithParent(main);

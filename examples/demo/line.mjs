@@ -5,12 +5,15 @@ export const printable = (text) => JSON.stringify(text).slice(1, -1).replace(/[^
 
 const group = (info) => info.group ?? '-';
 
-/** One line: time, peer, what was negotiated, plain-text octets in and out, and how it ended. */
-export function connectionLine(socket, ended, now = new Date()) {
+/** What all lines begin with: time, peer, service. */
+export const lineStart = (peer, service, now = new Date()) => [now.toTimeString().slice(0, 8), printable(peer).padEnd(21), service.padEnd(5)].join('  ');
+
+/** One line: time, peer, service, what was negotiated, plain-text octets in and out, and how it ended. */
+export function connectionLine(socket, service, ended) {
   const { sessionInfo: info } = socket;
   const remote = info.remote === undefined || info.remote.family === 'unix' ? 'unix' : `${info.remote.address}:${info.remote.port}`;
   return [
-    now.toTimeString().slice(0, 8), remote.padEnd(21), info.protocol, info.cipher, group(info),
+    lineStart(remote, service), info.protocol, info.cipher, group(info),
     `sni=${printable(info.servername ?? '-')}`, `alpn=${printable(info.alpn ?? '-')}`, ...(info.resumed ? ['resumed'] : []),
     `in=${socket.bytesRead}`, `out=${socket.bytesWritten}`, ended,
   ].join('  ');

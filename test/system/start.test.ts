@@ -1,66 +1,17 @@
 /** `npm start`, as a new user runs it: two commands on a fresh clone lead here. */
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
-import { curl, event, Program, repoRoot, run, sClient, tempFolder, until, within } from '../support/index.js';
-import type { ProgramOptions, RunResult, Target } from '../support/index.js';
+import { curl, event, Program, repoRoot, run, sClient, tempFolder } from '../support/index.js';
+import type { RunResult, Target } from '../support/index.js';
+import { gone, isAlive, Start, startScript } from '../support/start.js';
 
-const script = path.join(repoRoot, 'scripts/start.mjs');
+const again = (state: string): Promise<RunResult> => run(process.execPath, [startScript, '--state', state], { check: false, env: { PORT: '0' } });
 
-/** A start of its own, with its own state folder. */
-class Start {
-  readonly program: Program;
-  readonly state: string;
-
-  constructor({ state = path.join(tempFolder(), 'state'), port = '0', command = [process.execPath, script], env = {} }: {
-    readonly state?: string; readonly port?: string; readonly command?: readonly string[]; readonly env?: ProgramOptions['env'];
-  } = {}) {
-    this.state = state;
-    const [program = '', ...args] = command;
-    this.program = new Program(program, [...args, '--state', state], { cwd: repoRoot, env: { PORT: port, ...env } });
-  }
-
-  async target(): Promise<Target> {
-    const [, port] = await this.program.output(/https:\/\/localhost:(\d+)\/\n/u, 'stdout', 15_000);
-    return { port: Number(port), caFile: path.join(this.state, 'ca/ca.crt') };
-  }
-
-  /** Processes of the pool and the application, as printed. */
-  pids(): { pool: number; app: number } {
-    const number = (pattern: RegExp): number => Number(pattern.exec(this.program.stdout)?.[1]);
-    return { pool: number(/^ {2}pool +process (\d+), /mu), app: number(/^ {2}application +process (\d+), /mu) };
-  }
-
-  async ended(): Promise<number | NodeJS.Signals | null> {
-    const { code, signal } = await within(this.program.ended, 'npm start to end', 15_000, () => this.program.tail());
-    return signal ?? code;
-  }
-
-  async stop(signal: NodeJS.Signals = 'SIGINT'): Promise<number | NodeJS.Signals | null> {
-    this.program.kill(signal);
-    return this.ended();
-  }
-}
-
-const isAlive = (pid: number): boolean => {
-  try {
-    // A zombie that nobody has waited for yet is dead as well.
-    return !/^State:\s+Z/mu.test(readFileSync(`/proc/${String(pid)}/status`, 'utf8'));
-  } catch {
-    return false;
-  }
-};
-
-async function gone(...pids: readonly number[]): Promise<void> {
-  for (const pid of pids) {
-    assert.ok(pid > 1, `no process number: ${pid}`);
-    await until(() => !isAlive(pid), { what: `process ${pid} to be gone`, deadlineMs: 15_000 });
-  }
-}
-
-const again = (state: string): Promise<RunResult> => run(process.execPath, [script, '--state', state], { check: false, env: { PORT: '0' } });
+/** Names of what ends in .sock. */
+const socketsIn = (folder: string): string[] => readdirSync(folder).filter((name) => name.endsWith('.sock')).sort();
 
 describe('npm start', function () {
   this.timeout(60_000);
@@ -102,7 +53,7 @@ describe('npm start', function () {
     it('curl without the CA refuses it, and the output says why', async () => {
       const { code } = await run('curl', ['--silent', '--noproxy', '*', `https://localhost:${target.port}/`], { check: false });
       assert.equal(code, 60);
-      await running.program.output(/127\.0\.0\.1:\d+ +handshake failed +HANDSHAKE_FAILED +.*unknown CA/u, 'stdout');
+      await running.program.output(/127\.0\.0\.1:\d+ +tls +handshake failed +HANDSHAKE_FAILED +.*unknown CA/u, 'stdout');
     });
 
     for (const version of ['TLSv1.2', 'TLSv1.3']) {
@@ -115,11 +66,11 @@ describe('npm start', function () {
       });
     }
 
-    it('each connection gives one line: time, peer, protocol, cipher, group, SNI, ALPN, octets, how it ended', async () => {
+    it('each connection gives one line: time, peer, service, protocol, cipher, group, SNI, ALPN, octets, how it ended', async () => {
       const { stdout } = await curl(target, '/', ['--write-out', '%{local_port} %{size_header}']);
       const [, port] = /(\d+) \d+$/u.exec(stdout) ?? [];
       const [line] = await running.program.output(new RegExp(`^.*127\\.0\\.0\\.1:${String(port)} .*\n`, 'mu'), 'stdout');
-      assert.match(line, /^\d\d:\d\d:\d\d {2}127\.0\.0\.1:\d+ +TLSv1\.3 {2}TLS_\w+ {2}\S+ {2}sni=localhost {2}alpn=http\/1\.1 {2}in=[1-9]\d* {2}out=[1-9]\d* {2}closed\n$/u);
+      assert.match(line, /^\d\d:\d\d:\d\d {2}127\.0\.0\.1:\d+ +https {2}TLSv1\.3 {2}TLS_\w+ {2}\S+ {2}sni=localhost {2}alpn=http\/1\.1 {2}in=[1-9]\d* {2}out=[1-9]\d* {2}closed\n$/u);
     });
 
     it('a stream that is cut off says so in its line', async () => {
@@ -150,9 +101,12 @@ describe('npm start', function () {
     }
 
     it('the printed commands for curl and openssl work as they are', async () => {
-      const commands = [...running.program.stdout.matchAll(/^ {4}((?:curl|openssl) .*)$/gmu)].map(([, command = '']) => command);
-      assert.equal(commands.length, 3);
-      for (const command of commands) assert.match((await run('sh', ['-c', command])).stdout, /holds no key|Verify return code: 0 \(ok\)/u, command);
+      const commands = [...running.program.stdout.matchAll(/^ {4}((?:curl|openssl|printf) .*)$/gmu)].map(([, command = '']) => command);
+      const verified = /Verify return code: 0 \(ok\)/u;
+      // A mail that was delivered is no output.
+      const outputs = [/holds no key/u, verified, verified, verified, /You read this over TLS/u, /^$/u];
+      assert.equal(commands.length, outputs.length);
+      for (const [index, command] of commands.entries()) assert.match((await run('sh', ['-c', command])).stdout, outputs[index] ?? /never/u, command);
     });
 
     it('state folder and socket are for nobody else', () => {
@@ -180,13 +134,13 @@ describe('npm start', function () {
     it(`${signal} stops all of it in order, with a request in flight too: exit code 0, no process and no socket left`, async () => {
       const started = start();
       const target = await started.target();
-      const { pool, app } = started.pids();
+      const pids = started.pids();
       const client = sClient(target, ['-quiet']);
       client.write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n');
       await client.output(/holds no key/u);
       assert.equal(await started.stop(signal), 0);
-      await gone(pool, app);
-      assert.equal(existsSync(path.join(started.state, 'pool.sock')), false);
+      await gone(...Object.values(pids));
+      assert.deepEqual(socketsIn(started.state), []);
       client.end();
       await client.ended;
     });
@@ -195,25 +149,25 @@ describe('npm start', function () {
   it('Ctrl-C in a terminal, which goes to npm as well and is passed on by it, stops all of it in order', async () => {
     const started = start({ command: ['setsid', 'npm', 'start', '--'] });
     await started.target();
-    const { pool, app } = started.pids();
+    const pids = started.pids();
     process.kill(-started.program.pid, 'SIGINT');
     await started.ended();
-    await gone(pool, app);
+    await gone(...Object.values(pids));
     assert.match(started.program.stdout, /\nStopped\.\n$/u);
-    // A pool that was killed leaves its socket.
-    assert.equal(existsSync(path.join(started.state, 'pool.sock')), false);
+    // Who is killed leaves a socket.
+    assert.deepEqual(socketsIn(started.state), []);
   });
 
   it('SIGTERM to npm itself leaves nothing behind', async () => {
     const started = start({ command: ['npm', 'start', '--'] });
     await started.target();
-    const { pool, app } = started.pids();
+    const pids = started.pids();
     await started.stop('SIGTERM');
-    await gone(pool, app);
-    assert.equal(existsSync(path.join(started.state, 'pool.sock')), false);
+    await gone(...Object.values(pids));
+    assert.deepEqual(socketsIn(started.state), []);
   });
 
-  for (const victim of ['pool', 'app'] as const) {
+  for (const victim of ['pool', 'app', 'mailbox', 'proxy'] as const) {
     it(`kill -9 of the ${victim} is reported, and ends the rest with exit code 1`, async () => {
       const started = start();
       await started.target();
@@ -221,16 +175,16 @@ describe('npm start', function () {
       process.kill(pids[victim], 'SIGKILL');
       assert.equal(await started.ended(), 1);
       assert.match(started.program.stderr, new RegExp(`\\(process ${pids[victim]}\\) was ended by SIGKILL`, 'u'));
-      await gone(pids.pool, pids.app);
+      await gone(...Object.values(pids));
     });
   }
 
   it('kill -9 of the start ends the others, and the next start works', async () => {
     const first = start();
     await first.target();
-    const { pool, app } = first.pids();
+    const pids = first.pids();
     assert.equal(await first.stop('SIGKILL'), 'SIGKILL');
-    await gone(pool, app);
+    await gone(...Object.values(pids));
     const second = start({ state: first.state });
     assert.equal((await curl(await second.target())).code, 0);
   });
@@ -238,30 +192,34 @@ describe('npm start', function () {
   it('kill -9 of everything leaves files that the next start cleans up', async () => {
     const first = start();
     await first.target();
-    const { pool, app } = first.pids();
-    for (const pid of [first.program.pid, app, pool]) process.kill(pid, 'SIGKILL');
+    const { app, mailbox, pool, proxy } = first.pids();
+    const pids = [app, mailbox, pool, proxy];
+    // Nobody is to have the time to end somebody else in order.
+    first.program.kill('SIGSTOP');
+    for (const pid of [...pids, first.program.pid]) process.kill(pid, 'SIGKILL');
     await first.ended();
-    await gone(pool, app);
-    assert.equal(existsSync(path.join(first.state, 'pool.sock')), true);
+    await gone(...pids);
+    assert.deepEqual(socketsIn(first.state), ['imap.sock', 'pool.sock', 'smtp.sock']);
     const second = start({ state: first.state });
     assert.equal((await curl(await second.target())).code, 0);
     assert.equal(await second.stop(), 0);
-    assert.equal(existsSync(path.join(first.state, 'pool.sock')), false);
+    assert.deepEqual(socketsIn(first.state), []);
   });
 
-  it('a pool that outlived its start is ended by the next one', async () => {
+  it('a pool and a proxy that outlived their start are ended by the next one', async () => {
     const first = start();
     await first.target();
-    const { pool, app } = first.pids();
-    // Stopped, the application cannot end the pool; and neither can who is gone.
-    process.kill(app, 'SIGSTOP');
-    for (const pid of [first.program.pid, app]) process.kill(pid, 'SIGKILL');
-    await gone(app);
-    assert.equal(isAlive(pool), true);
+    const { pool, app, mailbox, proxy } = first.pids();
+    // Stopped, they cannot end the others; and neither can who is gone.
+    for (const pid of [app, mailbox]) process.kill(pid, 'SIGSTOP');
+    for (const pid of [first.program.pid, app, mailbox]) process.kill(pid, 'SIGKILL');
+    await gone(app, mailbox);
+    assert.deepEqual([pool, proxy].map(isAlive), [true, true]);
     const second = start({ state: first.state });
     assert.equal((await curl(await second.target())).code, 0);
+    assert.match(second.program.stdout, new RegExp(`Ending tlspool-proxy \\(process ${proxy}\\)`, 'u'));
     assert.match(second.program.stdout, new RegExp(`Ending tlspoold \\(process ${pool}\\)`, 'u'));
-    await gone(pool);
+    await gone(pool, proxy);
   });
 
   describe('the port', () => {
@@ -308,7 +266,7 @@ describe('npm start', function () {
       assert.equal((await curl(await started.target())).code, 0);
       const [folder = ''] = readdirSync(runtime);
       assert.equal(statSync(path.join(runtime, folder)).mode & 0o777, 0o700);
-      assert.deepEqual(readdirSync(path.join(runtime, folder)), ['pool.sock']);
+      assert.deepEqual(socketsIn(path.join(runtime, folder)), ['imap.sock', 'pool.sock', 'smtp.sock']);
       assert.equal(await started.stop(), 0);
       assert.deepEqual(readdirSync(runtime), []);
     });

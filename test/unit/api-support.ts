@@ -34,9 +34,13 @@ export class FakeEngine implements Engine {
   startTls(cryptfd: OwnedFd, plainfd: OwnedFd | -1, spec: ServerSpec | ClientSpec): number {
     return this.#take('startTls', plainfd === -1 ? [cryptfd] : [cryptfd, plainfd], spec);
   }
-  decide(session: number, decision: { readonly refuse: true } | { readonly selector: Selector }, plainfd: OwnedFd | -1): void {
+  decide(session: number, decision: Parameters<Engine['decide']>[1], plainfd: OwnedFd | -1): void {
     if (plainfd !== -1) this.owned.push(plainfd);
     this.calls.push(['decide', session, decision, plainfd]);
+  }
+  supply(session: number, plainfd: OwnedFd | -1 | 'refuse'): void {
+    if (plainfd !== -1 && plainfd !== 'refuse') this.owned.push(plainfd);
+    this.calls.push(['supply', session, plainfd]);
   }
   close(session: number, how: string): void { this.calls.push(['close', session, how]); }
   exporter(session: number, request: number, label: string, context: Buffer | null, length: number): void {
@@ -201,7 +205,7 @@ export class Bench {
   constructor(changed: Partial<FrontLimits> = {}) {
     this.front = new Front({
       engine: this.engine, access: this.access, store: this.store, limits: { ...limits, ...changed },
-      log: new Log('debug', { write: (line: string) => { this.log.push(line); } }),
+      log: new Log('debug', { destination: { write: (line: string) => { this.log.push(line); } } }),
       identification: { pool: 'tlspool/test', openssl: 'none', workers: 1, socket: '/nowhere', startedAtMs: performance.now() },
       reloads: {}, reload: () => this.reload(),
     });
@@ -265,7 +269,7 @@ export class Bench {
 
 export function established(session: number, changed: Partial<EstablishedEvent> = {}): EstablishedEvent {
   return {
-    kind: 'established', session, listener: 0, plainfd: -1, role: 'server', protocol: 'TLSv1.3', cipher: 'TLS_AES_128_GCM_SHA256',
+    kind: 'established', session, listener: 0, plainfd: -1, waiting: false, role: 'server', protocol: 'TLSv1.3', cipher: 'TLS_AES_128_GCM_SHA256',
     cipherName: 'TLS_AES_128_GCM_SHA256', group: 'X25519', localid: 'localhost', revision: 1, resumed: false, authorized: false,
     peerCertificates: [], localCertificate: Buffer.from('a certificate'), ...changed,
   };

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { poolCommands } from 'tlspool/dist/cli/commands.js';
 import type { PoolCommand } from 'tlspool/dist/cli/commands.js';
 import { duration, list, moment, octets, printable, table } from 'tlspool/dist/cli/format.js';
-import { exitCodeOf } from 'tlspool/dist/cli/exitcodes.js';
 import { runCli } from 'tlspool/dist/cli/index.js';
-import { RateLimit } from 'tlspool/dist/observe/index.js';
 import { TlsPoolError } from 'libtlspool/protocol';
+import { RateLimit } from 'tlspool-common/log';
+import { exitCodeOf } from 'tlspool-common/process';
 
 async function cli(...args: string[]): Promise<{ code: number; out: string; err: string }> {
   let [out, err] = ['', ''];

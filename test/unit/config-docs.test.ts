@@ -2,23 +2,23 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { restartKeys } from 'tlspool/dist/config/restart.js';
-import { editDistance, nearest } from 'tlspool/dist/config/suggest.js';
-import { keyRows, keyTable } from 'tlspool/dist/config/table.js';
+import { configSchema } from 'tlspool/dist/config/schema.js';
+import { editDistance, keyRows, keyTable, nearest } from 'tlspool-common/config';
 
 const page = readFileSync(fileURLToPath(new URL('../../../docs/configuration.md', import.meta.url)), 'utf8');
 
 describe('documentation of the configuration', () => {
   it('the table of docs/configuration.md is the one that the schema makes', () => {
     const [, table] = /<!-- keys: made from the schema -->\n([^]*?)\n<!-- end of keys -->/.exec(page) ?? [];
-    assert.equal(table, keyTable(), 'print the table with: node daemon/dist/config/table.js');
+    assert.equal(table, keyTable(configSchema), 'print the table with: node daemon/dist/config/table.js');
   });
   it('every key has a text, and there are as many as there should be', () => {
-    const rows = keyRows();
+    const rows = keyRows(configSchema);
     assert.deepEqual(rows.filter(({ text }) => text === '' && !/^(identities|access)\[\]$/.test(text)).map(({ key }) => key), []);
     assert.equal(rows.length, 64);
   });
   it('exactly the keys that a reload refuses say that they need a restart', () => {
-    const saying = keyRows().filter(({ text }) => text.includes('Change needs a restart')).map(({ key }) => key).sort();
+    const saying = keyRows(configSchema).filter(({ text }) => text.includes('Change needs a restart')).map(({ key }) => key).sort();
     assert.deepEqual(saying, restartKeys.filter((key) => key !== 'log.format').sort());
   });
 });

@@ -9,7 +9,7 @@ import { repoRoot } from '../support/program.js';
 const read = (file: string): string => readFileSync(path.join(repoRoot, file), 'utf8');
 const json = (file: string): Record<string, unknown> => JSON.parse(read(file)) as Record<string, unknown>;
 const markdownIn = (folder: string): string[] => readdirSync(path.join(repoRoot, folder)).filter((name) => name.endsWith('.md')).map((name) => path.join(folder, name));
-const pages = [...markdownIn('.'), ...markdownIn('docs'), ...['libtlspool', 'daemon', 'proxy', 'bench'].flatMap(markdownIn)];
+const pages = [...markdownIn('.'), ...markdownIn('docs'), ...['libtlspool', 'common', 'daemon', 'proxy', 'bench'].flatMap(markdownIn)];
 
 /** GitHub's names for the headings of a page. */
 const anchors = (page: string): Set<string> => new Set([...page.replace(/^```[^]*?^```/gmu, '').matchAll(/^#+ (.+)$/gmu)]
@@ -71,13 +71,13 @@ describe('documentation: CONTRIBUTING.md', () => {
     const table = /## Where is what\n([^]*?)\n## /u.exec(`${text}\n## `)?.[1] ?? '';
     const rooms = [...table.matchAll(/^\| (.+?) \|/gmu)].flatMap(([, cell = '']) => [...cell.matchAll(/`([^`]+)`/gu)].map(([, room = '']) => room));
     assert.deepEqual(rooms.filter((room) => !existsSync(path.join(repoRoot, room))), []);
-    const there = readdirSync(path.join(repoRoot, 'daemon/src'), { withFileTypes: true }).filter((entry) => entry.isDirectory()).map(({ name }) => `daemon/src/${name}`);
+    const there = ['common', 'daemon', 'proxy'].flatMap((room) => readdirSync(path.join(repoRoot, room, 'src'), { withFileTypes: true }).filter((entry) => entry.isDirectory()).map(({ name }) => `${room}/src/${name}`));
     assert.deepEqual(there.filter((room) => !rooms.includes(room)), []);
   });
 });
 
 describe('documentation: packages', () => {
-  const folders = ['.', 'libtlspool', 'daemon', 'proxy'];
+  const folders = ['.', 'libtlspool', 'common', 'daemon', 'proxy'];
 
   it('each carries the Apache License 2.0, unmodified', () => {
     for (const folder of folders) {
@@ -91,9 +91,5 @@ describe('documentation: packages', () => {
     const [, newest] = /^## (\S+)$/mu.exec(read('CHANGELOG.md')) ?? [];
     assert.deepEqual([...new Set(versions)], [newest]);
     assert.equal(proxyVersion, newest);
-  });
-  it('tlspool-proxy exports its version and nothing else, and says so', async () => {
-    assert.deepEqual(Object.keys(await import('tlspool-proxy') as object), ['version']);
-    assert.match(read('proxy/README.md'), /An empty shell\. It exports one constant, `version`/u);
   });
 });

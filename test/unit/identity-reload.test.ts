@@ -4,7 +4,7 @@ import { chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, unl
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { checkCredentials, Reloader, Store } from 'tlspool/dist/identity/index.js';
-import { watchedFolders, watchPaths } from 'tlspool/dist/identity/watch.js';
+import { watchedFolders, watchPaths } from 'tlspool-common/files';
 import { loadConfig } from 'tlspool/dist/config/index.js';
 import { RuleAccess, type Client } from 'tlspool/dist/policy/index.js';
 import { FakeEngine, makeCert, writeFolder, type Cert } from './identity-support.js';

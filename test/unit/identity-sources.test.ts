@@ -5,7 +5,8 @@ import { chmodSync, chownSync, closeSync, mkdirSync, mkdtempSync, openSync, read
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { maxCredentialOctets, readKeyFile, readPublicFile, unsafeReason } from 'tlspool/dist/identity/files.js';
+import { unsafeReason } from 'tlspool-common/files';
+import { maxCredentialOctets, readKeyFile, readPublicFile } from 'tlspool/dist/identity/files.js';
 import { checkDates, keyTypeOf, oneLine, parseCertificates, parseKey } from 'tlspool/dist/identity/inspect.js';
 import { directorySource, pemFilesSource, type Material } from 'tlspool/dist/identity/index.js';
 import { dnsNames, nameTable, servedNames } from 'tlspool/dist/identity/names.js';
