@@ -33,6 +33,18 @@ std::string der(X509* certificate) {
 constexpr uint64_t fixed_options = SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_SSLv3 | SSL_OP_PRIORITIZE_CHACHA |
                                    SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION;
 
+// As a client we send a key share of the first group. Where that is a hybrid one, which many servers do not have yet, one of X25519 goes
+// along (OpenSSL marks both by an asterisk, from 3.5 on), so that those need no HelloRetryRequest.
+std::string with_second_share(SSL_CTX* probe, const std::string& known) {
+  const size_t second = known.find(":X25519:");
+  if (known.find("MLKEM") > known.find(':') || second == std::string::npos) return known;
+  std::string marked = '*' + known;
+  marked.insert(second + 2, 1, '*');
+  if (SSL_CTX_set1_groups_list(probe, marked.c_str()) == 1) return marked;
+  ERR_clear_error();
+  return known;
+}
+
 }  // namespace
 
 std::string known_groups(const std::vector<std::string>& wanted) {
@@ -46,7 +58,7 @@ std::string known_groups(const std::vector<std::string>& wanted) {
     if (!known.empty()) known += ':';
     known += name;
   }
-  return known;
+  return with_second_share(probe.get(), known);
 }
 
 std::shared_ptr<const Context> Context::make(ContextSpec& spec, std::string& problem, std::string& field) {
