@@ -30,6 +30,7 @@ export const loads = [
   { id: 'app-new', field: 'app', mode: 'http-new', path: '/small', connections: 8, units: 4000, warmup: 2000, firstOctet: 'from connect() to the answer' },
   { id: 'imap-fd', field: 'imap-fd', mode: 'imap', connections: 64, units: 4000, warmup: 2000, firstOctet: 'from connect() to the backend\'s answer' },
   { id: 'imap-connect', field: 'imap-connect', mode: 'imap', connections: 64, units: 4000, warmup: 2000, firstOctet: 'from connect() to the backend\'s answer' },
+  { id: 'imap-alone', field: 'imap-fd', mode: 'imap', connections: 1, units: 100, warmup: 20, firstOctet: 'from connect() to the backend\'s answer' },
 ];
 
 /** One round of one load against one contender. @typedef {{units: number, wallNs: number, loadCpuNs: number, cpuNs: Record<string, number>, firstOctet: {samples: number, p50Us: number, p99Us: number}, pssKiBPerConnection?: number}} Sample */
@@ -76,6 +77,7 @@ export const figures = [
   { id: 'imap-fd-cpu', load: 'imap-fd', title: 'CPU per connection with STARTTLS, its descriptor handed to the backend', unit: 'µs', value: frontCpu, target: onAPar },
   { id: 'imap-fd-total', load: 'imap-fd', title: 'The same with the backend\'s own CPU', unit: 'µs', value: allCpu },
   { id: 'imap-fd-rate', load: 'imap-fd', title: 'Connections/s, descriptor handed over', unit: '/s', value: rate, higherIsBetter: true },
+  { id: 'imap-alone', load: 'imap-alone', title: 'Time to the backend\'s answer, one connection at a time (median)', unit: 'ms', value: (sample) => sample.firstOctet.p50Us / 1000 },
   { id: 'imap-connect-cpu', load: 'imap-connect', title: 'CPU per connection with STARTTLS, connected to the backend', unit: 'µs', value: frontCpu, target: onAPar },
   { id: 'imap-connect-total', load: 'imap-connect', title: 'The same with the backend\'s own CPU', unit: 'µs', value: allCpu },
   { id: 'imap-connect-rate', load: 'imap-connect', title: 'Connections/s, connected to the backend', unit: '/s', value: rate, higherIsBetter: true },

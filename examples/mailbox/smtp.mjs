@@ -9,11 +9,6 @@ export function smtpServer(inbox) {
     // TLS is done, by somebody else.
     secure: true, secured: true, disabledCommands: ['STARTTLS', 'AUTH'],
     disableReverseLookup: true, size: mostOctets, logger: false, banner: 'demonstration mailbox',
-    // The last step before it greets.
-    onSecure(socket, _session, done) {
-      done();
-      socket.resume();
-    },
     onData(stream, { envelope, clientHostname, remoteAddress, hostNameAppearsAs }, done) {
       const chunks = [];
       stream.on('data', (chunk) => { if (!stream.sizeExceeded) chunks.push(chunk); });
@@ -27,9 +22,5 @@ export function smtpServer(inbox) {
     },
   });
   server.on('error', () => undefined); // of one connection, which has ended
-  return (socket) => {
-    server.connect(socket);
-    // It hangs up on clients that speak before its greeting, and behind STARTTLS they do, having been greeted: so it hears them afterwards.
-    socket.pause();
-  };
+  return (socket) => { server.connect(socket); };
 }

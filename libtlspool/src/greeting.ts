@@ -5,6 +5,7 @@
  * section 4.2, RFC 9051 section 6.2.1, RFC 2595 section 4, RFC 4642 section 2.2.2, RFC 4217 section 4.2), but a server that was written for connections of its own does.
  */
 import type net from 'node:net';
+import { holdReading } from './handle.js';
 import { preambleNames } from './preamble/registry.js';
 import { TlsPoolError, escapeText } from './protocol/index.js';
 
@@ -75,6 +76,7 @@ class Swallower {
 /**
  * Keeps the greeting of a server from its client: the first reply that is written to the socket is swallowed, in whatever pieces it is written, when it is the protocol's
  * ordinary greeting (220; `* OK`; `+OK`; 200 or 201). Any other first reply, such as a refusal, passes unchanged. Call it before the server gets the socket; returns the socket.
+ * Until then the server hears nothing of its client, so it is only for servers that greet.
  *
  * `protocol` is the name of the preamble, as in `socket.preamble.protocol`. Nothing is swallowed for protocols in which a server does not speak first behind TLS, or has to
  * (`none`, where TLS came at once; `sieve`, RFC 5804 section 2.2; `xmpp-client`, `ldap`, ...). Throws BAD_ARGUMENT for a name that is unknown.
@@ -86,6 +88,8 @@ export function withoutGreeting<S extends net.Socket>(socket: S, protocol: strin
     throw new TlsPoolError('BAD_ARGUMENT', { text: `there is no protocol "${escapeText(protocol)}"; give the name of a preamble, such as imap`, field: 'protocol' });
   }
   const swallower = new Swallower(greeting);
+  // Servers that mistrust clients which speak before the greeting would mistrust all of them: behind STARTTLS it is the client's turn.
+  const release = holdReading(socket);
   const inside = socket as unknown as WritableInside;
   const write = inside._write.bind(socket);
   inside._write = (chunk, encoding, callback) => {
@@ -95,6 +99,7 @@ export function withoutGreeting<S extends net.Socket>(socket: S, protocol: strin
       // The class's own are in force again.
       Reflect.deleteProperty(inside, '_write');
       Reflect.deleteProperty(inside, '_writev');
+      release();
     }
     if (rest.length > 0) write(rest, 'buffer' as BufferEncoding, callback);
     // A Writable expects its callback on a later turn.

@@ -82,3 +82,14 @@ export function stopReading(socket: net.Socket): void {
     within._handle.reading = false;
   }
 }
+
+/** Stops a socket from reading until the function that comes back is called; what arrives waits in the kernel. For a socket of which nothing was read yet. */
+export function holdReading(socket: net.Socket): () => void {
+  const within = inside(socket);
+  stopReading(socket);
+  return () => {
+    // The class's own is in force again.
+    Reflect.deleteProperty(within, '_read');
+    if (!socket.destroyed) within._read(0);
+  };
+}

@@ -66,6 +66,8 @@ export class HandoffListener<S extends HandedOver = PoolSocket> extends Acceptor
   readonly #underWay = new Set<Handover>();
   /** Of those, the ones that will soon wait for accept(). */
   #expected = 0;
+  /** Keeps the process alive, also while there is no room and so nothing to wait for. */
+  readonly #life: NodeJS.Timeout;
   #timer: NodeJS.Timeout | undefined;
 
   /** @internal Use listenForHandoff(). */
@@ -77,7 +79,9 @@ export class HandoffListener<S extends HandedOver = PoolSocket> extends Acceptor
     this.#source = openPacketSource({ ...options, mode: options.mode ?? (options.allow === undefined ? 0o600 : 0o666) });
     this.#path = options.path ?? pathOf(this.#source.fd);
     this.#poll = sockets.poll(this.#source.fd, () => this.#onReadable());
+    this.#poll.unref();
     this.#poll.start(pollReadable);
+    this.#life = setInterval(() => undefined, longestMs);
   }
 
   /** The path of the socket; null once closed, and for a socket without one. */
@@ -85,12 +89,12 @@ export class HandoffListener<S extends HandedOver = PoolSocket> extends Acceptor
 
   /** The listener keeps the process alive (the default). */
   ref(): this {
-    if (this.ended === undefined) this.#poll.ref();
+    if (this.ended === undefined) this.#life.ref();
     return this;
   }
   /** The listener alone does not keep the process alive. */
   unref(): this {
-    if (this.ended === undefined) this.#poll.unref();
+    if (this.ended === undefined) this.#life.unref();
     return this;
   }
 
@@ -98,6 +102,7 @@ export class HandoffListener<S extends HandedOver = PoolSocket> extends Acceptor
   close(): Promise<void> {
     this.finish(new TlsPoolError('LISTENER_CLOSED'), undefined, () => {
       clearTimeout(this.#timer);
+      clearInterval(this.#life);
       this.#poll.close();
       this.#source.close();
       for (const handover of this.#underWay) handover.cancel();

@@ -113,9 +113,8 @@ export class ClientConnection {
 
   /** Everything in plain text. Rejects when that was all, and the client was told. */
   async #talk(): Promise<ServerOutcome> {
-    const { service, signal } = this.#context;
-    const fd = this.#fd as BorrowedFd;
-    const talk = new Conversation(fd, { deadlineMs: service.preambleMs, signal });
+    const { service } = this.#context;
+    const talk = this.#conversation();
     try {
       this.#origin = await readOrigin(talk, this.#origin, this.#context.balancers);
       this.record.remote = this.#origin.remote;
@@ -130,6 +129,18 @@ export class ClientConnection {
       throw error;
     } finally {
       talk.close();
+    }
+  }
+
+  /** Watching the connection takes a descriptor, too: without one there is just the farewell. */
+  #conversation(): Conversation {
+    const { service: { preambleMs }, signal } = this.#context;
+    const fd = this.#fd as BorrowedFd;
+    try {
+      return new Conversation(fd, { deadlineMs: preambleMs, signal });
+    } catch (error) {
+      sayLast(fd, this.#role.farewell('unavailable', this.#face));
+      throw error;
     }
   }
 

@@ -30,7 +30,10 @@ export function clientHeader(version: 1 | 2, origin: Origin, info?: SessionInfo)
   return encodeV2({ command: 'PROXY', ...(addresses !== undefined && { addresses }), ...(info !== undefined && { tls: tlsFactsOf(info) }) });
 }
 
-/** Header of a connection of the proxy's own. */
-export function ownHeader(version: 1 | 2): Uint8Array {
-  return version === 1 ? encodeV1() : encodeV2({ command: 'LOCAL' });
+/**
+ * Header of a connection of the proxy's own, with these ends as its socket has them. Version 1 has no word for that: it says who connects, as HAProxy does for its
+ * health checks, since Postfix turns UNKNOWN away.
+ */
+export function ownHeader(version: 1 | 2, { remote, local }: Origin): Uint8Array {
+  return version === 1 ? encodeV1(addressesOf({ remote: local, local: remote })) : encodeV2({ command: 'LOCAL' });
 }

@@ -19,7 +19,7 @@ export type Choice =
   | { readonly route: RouteConfig; readonly verdict: Exclude<Verdict, boolean> }
   /** The name is served, but for other application protocols: the pool finds none in common (no_application_protocol, RFC 7301 section 3.2). */
   | { readonly route: undefined; readonly verdict: Exclude<Verdict, boolean> }
-  /** unrecognized_name (RFC 6066 section 3). */
+  /** unrecognized_name (RFC 6066 section 3). Also for a client that offers no application protocol where each route demands one: it would get no alert for that. */
   | { readonly route: undefined; readonly verdict: false };
 
 /** Chooses among the routes of a service for connections of one of its listeners. */
@@ -50,7 +50,7 @@ export class Router {
     const route = named.find((one) => shares(one, offered));
     if (route !== undefined) return { route, verdict: this.verdictOf(route) };
     const alpn = [...new Set(named.flatMap((one) => one.alpn))].slice(0, 32);
-    return named.length === 0 ? { route: undefined, verdict: false } : { route: undefined, verdict: { alpn } };
+    return named.length === 0 || offered.length === 0 ? { route: undefined, verdict: false } : { route: undefined, verdict: { alpn } };
   }
 
   /** What the pool is told of a route. */

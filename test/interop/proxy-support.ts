@@ -13,7 +13,7 @@ export class Front {
   readonly pool: TestPool;
   readonly proxy: TestProxy;
   readonly #ports: ReadonlyMap<string, number>;
-  readonly #baseline: ProxyBaseline;
+  #baseline: ProxyBaseline;
 
   private constructor(pool: TestPool, proxy: TestProxy, ports: ReadonlyMap<string, number>) {
     this.pool = pool;
@@ -37,6 +37,9 @@ export class Front {
     if (port === undefined) throw new Error(`there is no service ${service}`);
     return { port, caFile: this.pool.caFile };
   }
+
+  /** From here on nothing may be left behind: called when the test has its own connections to the pool. */
+  settled(): void { this.#baseline = this.proxy.baseline(); }
 
   /** Nothing of all the connections may be left in the proxy and the pool. */
   async stop(): Promise<void> {

@@ -117,6 +117,11 @@ export class TestProxy {
     return until(() => this.connections().filter((line) => line.service === service)[count - 1], { what: `record ${count} of ${service}`, context: () => this.#program.tail() });
   }
 
+  /** Waits for what was logged of the client with this port. */
+  async recordOf(port: number | undefined): Promise<ConnectionLine> {
+    return until(() => this.connections().find(({ peer }) => peer?.endsWith(`:${port}`) === true), { what: `the record of port ${port}`, context: () => this.#program.tail() });
+  }
+
   /** Waits until the pool has no session of anybody. */
   async settled(): Promise<void> {
     await until(() => this.#pool.status()['sessions'] === 0, { what: 'all sessions to end' });

@@ -1,6 +1,8 @@
 /** Plain-text backends that remember every octet that they were sent. */
 import net from 'node:net';
 import path from 'node:path';
+import { parse } from 'tlspool-proxy/dist/proxyprotocol/index.js';
+import type { Header } from 'tlspool-proxy/dist/proxyprotocol/index.js';
 import { tempFolder } from './cleanup.js';
 import { until } from './wait.js';
 
@@ -10,10 +12,16 @@ export type Talk = (connection: ToyConnection) => void;
 /** One connection to a backend. */
 export class ToyConnection {
   received = Buffer.alloc(0);
+  /** The PROXY header, which is not in `received`; see behindHeader(). */
+  header: Header | undefined;
   /** end: in order; error: reset; open: not yet. */
   state: 'open' | 'end' | 'error' = 'open';
 
+  /** Of the other end, and of ours: a socket that has closed does not know them any more. */
+  readonly ports: readonly [remote: number | undefined, local: number | undefined];
+
   constructor(readonly socket: net.Socket) {
+    this.ports = [socket.remotePort, socket.localPort];
     socket.on('data', (octets: Buffer) => { this.received = Buffer.concat([this.received, octets]); });
     socket.on('end', () => { this.state = 'end'; });
     socket.on('error', () => { this.state = 'error'; });
@@ -22,16 +30,19 @@ export class ToyConnection {
   get text(): string { return this.received.toString('latin1'); }
   say(text: string | Uint8Array): void { if (this.socket.writable) this.socket.write(text); }
 
-  /** Calls `take` for each line, without its end. */
+  /** Calls `take` for each line, without its end, and ends when the other side does. */
   eachLine(take: (line: string) => void): void {
     let at = 0;
-    this.socket.on('data', () => {
+    const look = (): void => {
       for (let end = this.received.indexOf('\r\n', at); end >= 0; end = this.received.indexOf('\r\n', at)) {
         const line = this.received.toString('latin1', at, end);
         at = end + 2;
         take(line);
       }
-    });
+    };
+    this.socket.on('data', look);
+    this.socket.on('end', () => this.socket.end());
+    look();
   }
 
   /** Waits until this is in what was received. */
@@ -47,6 +58,7 @@ export class ToyConnection {
 /** Listens on 127.0.0.1, or on a UNIX socket. */
 export class ToyBackend {
   readonly connections: ToyConnection[] = [];
+  readonly #sockets = new Set<net.Socket>();
   readonly #server: net.Server;
   readonly #path: string | undefined;
   /** May be changed at any time. */
@@ -57,6 +69,7 @@ export class ToyBackend {
     this.#path = socketPath;
     this.#server = net.createServer({ allowHalfOpen: true }, (socket) => {
       const connection = new ToyConnection(socket);
+      this.#sockets.add(socket);
       this.connections.push(connection);
       this.talk(connection);
     });
@@ -84,7 +97,7 @@ export class ToyBackend {
 
   /** Of the listening socket and of all connections. */
   async close(): Promise<void> {
-    for (const { socket } of this.connections) socket.destroy();
+    for (const socket of this.#sockets) socket.destroy();
     if (this.#server.listening) await new Promise((resolve) => { this.#server.close(resolve); });
   }
 }
@@ -136,6 +149,19 @@ export const toyPop3: Talk = (connection) => {
 export const canned = (text: string | Uint8Array): Talk => (connection) => {
   connection.say(text);
   connection.socket.on('end', () => connection.socket.end());
+};
+
+/** Reads a PROXY header, which must be there, before anything else happens. */
+export const behindHeader = (talk: Talk): Talk => (connection) => {
+  const look = (): void => {
+    const parsed = parse(connection.received);
+    if (parsed.kind === 'more') return;
+    connection.socket.removeListener('data', look);
+    connection.header = parsed.header;
+    connection.received = connection.received.subarray(parsed.length);
+    talk(connection);
+  };
+  connection.socket.on('data', look);
 };
 
 /** Sends everything back. */

@@ -42,7 +42,7 @@ describe('README.md', () => {
 
   it('every block of code is run here', () => {
     assert.equal([...page.matchAll(/^```(?:js|sh|ts|python|yaml)$/gmu)].length, blocks.size);
-    assert.deepEqual([...blocks.keys()].sort(), ['accept', 'commands', 'server']);
+    assert.deepEqual([...blocks.keys()].sort(), ['accept', 'commands', 'proxy', 'server']);
   });
 
   it('the server has ten lines at most, and answers curl', async () => {
@@ -66,6 +66,15 @@ describe('README.md', () => {
     await client.output(/^TLSv1\.3, you are nobody in particular$/mu, 'stdout');
     client.end();
     await client.ended;
+  });
+
+  it('the configuration of the proxy has eight lines at most, and is good', async () => {
+    const text = block('proxy');
+    assert.ok(text.trimEnd().split('\n').length <= 8);
+    const file = path.join(folder, `proxy-${process.pid}.yaml`);
+    writeFileSync(file, text, { mode: 0o600 });
+    const { stdout } = await run(process.execPath, [path.join(repoRoot, 'proxy/bin/tlspool-proxy.js'), '--check', '--config', file]);
+    assert.match(stdout, /: good, 2 services on 2 addresses\n$/u);
   });
 
   for (const line of block('commands').trim().split('\n')) {

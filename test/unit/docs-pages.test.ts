@@ -9,7 +9,7 @@ import { repoRoot } from '../support/program.js';
 const read = (file: string): string => readFileSync(path.join(repoRoot, file), 'utf8');
 const json = (file: string): Record<string, unknown> => JSON.parse(read(file)) as Record<string, unknown>;
 const markdownIn = (folder: string): string[] => readdirSync(path.join(repoRoot, folder)).filter((name) => name.endsWith('.md')).map((name) => path.join(folder, name));
-const pages = [...markdownIn('.'), ...markdownIn('docs'), ...['libtlspool', 'common', 'daemon', 'proxy', 'bench'].flatMap(markdownIn)];
+const pages = [...markdownIn('.'), ...markdownIn('docs'), ...markdownIn('docs/proxy'), ...['libtlspool', 'common', 'daemon', 'proxy', 'bench'].flatMap(markdownIn)];
 
 /** GitHub's names for the headings of a page. */
 const anchors = (page: string): Set<string> => new Set([...page.replace(/^```[^]*?^```/gmu, '').matchAll(/^#+ (.+)$/gmu)]

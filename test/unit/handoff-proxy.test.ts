@@ -57,6 +57,17 @@ describe('proxy: hand-over by descriptor', () => {
       await given;
     });
 
+    it('a backend that asks for more right behind taken still gets the reply to that, and then the end', async () => {
+      const { offer, backend } = await at.connected();
+      const given = offer.give(at.session);
+      await at.event(backend);
+      backend.send({ type: 'request', op: 'taken', id: 1, body: { ctlkey: key(1) } });
+      backend.send({ type: 'request', op: 'info', id: 2, body: { ctlkey: key(1) } });
+      await given;
+      assert.deepEqual((await backend.got()).message, { type: 'reply', op: 'taken', id: 1, body: {} });
+      assert.equal(await backend.next(), 'end');
+    });
+
     it('nobody listens: BACKEND_FAILED names the path, and the session was not given up', async () => {
       const nowhere = { ...at.config(), path: `${at.listener.path}.none` };
       await assert.rejects(HandoffOffer.connect(nowhere, { deadlineMs: 1000 }), code('BACKEND_FAILED', /backend\.sock\.none cannot be connected.*ENOENT/u));

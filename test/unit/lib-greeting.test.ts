@@ -87,6 +87,23 @@ describe('libtlspool: withoutGreeting', () => {
     }), { numRuns: 60 });
   });
 
+  it('a server hears its client only when it has greeted, and then all of it', async () => {
+    const [ours, theirs] = sockets.socketpair('stream');
+    const server = withoutGreeting(new net.Socket({ fd: ours }), 'smtp');
+    const heard: string[] = [];
+    server.setEncoding('latin1').on('data', (text: string) => { heard.push(text); });
+    sockets.send(theirs, Buffer.from('EHLO client\r\n'));
+    // It waits in the kernel through several turns of the loop.
+    for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => { setImmediate(resolve); });
+    assert.deepEqual(heard, []);
+    const data = once(server, 'data');
+    server.write('220 here\r\n');
+    await data;
+    assert.deepEqual(heard, ['EHLO client\r\n']);
+    server.destroy();
+    sockets.close(theirs);
+  });
+
   it('costs nothing once the greeting has passed: the socket writes as its class does', async () => {
     const [ours, theirs] = sockets.socketpair('stream');
     const socket = withoutGreeting(new net.Socket({ fd: ours }), 'pop3');

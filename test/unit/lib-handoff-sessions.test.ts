@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
+import { mock } from 'node:test';
 import { PlainSocket, connectPool, listenForHandoff } from 'libtlspool';
 import type { HandoffOptions, Pool, PoolSocket } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
@@ -51,6 +52,26 @@ describe('libtlspool: sessions from hand-off sockets', () => {
       from.send({ type: 'event', op: 'closed', body: { ctlkey: key(1), how: 'truncated', ...counters } });
       code('TRUNCATED')(await failed);
       assert.equal(await from.next(), 'end', 'with its session the hand-off connection is over');
+    });
+
+    it('has five seconds to tell how a session ended whose end was read; after that the stream is not complete', async () => {
+      for (const waitedMs of [4_999, 5_000]) {
+        at.file = `${at.file}.${waitedMs}`;
+        const { from, inner, socket } = await relayed();
+        const failed = once(socket, 'error') as Promise<[TlsPoolError]>;
+        socket.resume();
+        mock.timers.enable({ apis: ['setTimeout'] });
+        try {
+          at.endOf(inner);
+          // The end is read on one of the next turns.
+          for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => { setImmediate(resolve); });
+          mock.timers.tick(waitedMs);
+        } finally {
+          mock.timers.reset();
+        }
+        from.send({ type: 'event', op: 'closed', body: { ctlkey: key(1), how: 'truncated', ...counters } });
+        code(waitedMs < 5_000 ? 'TRUNCATED' : 'SESSION_LOST')((await failed)[0]);
+      }
     });
 
     it('tells of a complete stream, also when our own side was ended before', async () => {

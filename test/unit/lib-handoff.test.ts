@@ -2,11 +2,12 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import fs from 'node:fs';
+import { mock } from 'node:test';
 import { PoolSocket, listenForHandoff } from 'libtlspool';
 import type { HandoffListener, HandoffOptions } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
-import { highestMaxMessageOctets } from 'libtlspool/protocol';
+import { TlsPoolError, highestMaxMessageOctets } from 'libtlspool/protocol';
 import { descriptors, event, until } from '../support/index.js';
 import { RawProxy, readSome } from '../support/handoff-wire.js';
 import { Handoffs, client, code, isOver, refusalOf } from './handoff-fixture.js';
@@ -132,6 +133,18 @@ describe('libtlspool: hand-off sockets', () => {
       RawProxy.to(at.file).close();
       at.hand(at.proxy(), 1);
       await until(() => descriptors(process.pid).size >= open_, { what: 'the next connection to be looked at' });
+    });
+
+    it('a process without a descriptor to spare says so, and accepts when it has one again', async () => {
+      const listener = await at.listening();
+      const refused = refusalOf(listener);
+      const accept = mock.method(sockets, 'accept', () => { throw new TlsPoolError('SYSTEM', { text: 'accept4: EMFILE', errno: -24, syscall: 'accept4' }); }, { times: 1 });
+      const from = at.proxy();
+      at.hand(from);
+      code('SYSTEM', /EMFILE/u)(await refused);
+      accept.mock.restore();
+      await at.letGo(from, {});
+      await at.accepted(listener);
     });
 
     it('after 300 hand-overs the descriptors are at the baseline', async () => {

@@ -38,7 +38,12 @@ describe('proxy: routing', () => {
   it('a name with routes for other application protocols gets their list, so that the pool finds none in common', () => {
     const routes = router(route('/a', { servernames: ['a.test'], alpn: ['imap'] }), route('/b', { servernames: ['a.test'], alpn: ['smtp', 'imap'] }));
     assert.deepEqual(routes.choose({ servername: 'a.test', alpn: ['h2'] }), { route: undefined, verdict: { alpn: ['imap', 'smtp'] } });
-    assert.deepEqual(routes.choose({ servername: 'a.test', alpn: [] }).verdict, { alpn: ['imap', 'smtp'] });
+  });
+
+  it('a client that offers no application protocol, where each route demands one, is refused by name: nothing else would stop its handshake', () => {
+    const routes = router(route('/a', { servernames: ['a.test'], alpn: ['imap'] }));
+    assert.deepEqual(routes.choose({ servername: 'a.test', alpn: [] }), { route: undefined, verdict: false });
+    assert.equal(nameOf(routes.choose({ servername: 'a.test', alpn: ['imap'] }).route), '/a');
   });
 
   it('the pool is told the identity and the application protocols of the route', () => {

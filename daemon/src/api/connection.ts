@@ -50,6 +50,8 @@ export class Connection implements Owner {
   readonly sessions = new Set<Session>();
   /** Ids of requests that will be answered later. */
   readonly outstanding = new Set<number>();
+  /** Those of them that are handshakes, which have limits of their own: a proxy has one per client, and they last as long as a peer likes. */
+  readonly #handshakes = new Set<number>();
   state: ConnectionState;
   isClogged = false;
   readonly #fd: OwnedFd;
@@ -83,7 +85,7 @@ export class Connection implements Owner {
 
   /** Answers a request. `sendFd` (or -1) is owned by the connection from now on. */
   reply<Op extends RequestOp>(op: Op, id: number, body: ReplyBody<Op>, sendFd = -1): void {
-    this.outstanding.delete(id);
+    this.#answered(id);
     if (this.state === 'closed') {
       closeFd(sendFd);
       return;
@@ -93,7 +95,7 @@ export class Connection implements Owner {
 
   /** Answers a request with an error. `keepOutstanding`: another request with this id is still to be answered. */
   refuse(op: string, id: number, error: unknown, options: { readonly keepOutstanding?: boolean } = {}): void {
-    if (options.keepOutstanding !== true) this.outstanding.delete(id);
+    if (options.keepOutstanding !== true) this.#answered(id);
     this.#send({ type: 'error', op, id, body: errorBodyOf(asPoolError(error)) }, 'reply', -1, -1);
   }
 
@@ -134,13 +136,20 @@ export class Connection implements Owner {
   }
 
   /** Notes that the request will be answered later. Throws LIMIT_REQUESTS or DUPLICATE_ID. */
-  postpone(id: number): void {
+  postpone(op: RequestOp, id: number): void {
     if (this.outstanding.has(id)) throw new TlsPoolError('DUPLICATE_ID');
     const { requestsPerClient } = this.#limits;
-    if (this.outstanding.size >= requestsPerClient) {
+    if (op === 'starttls') {
+      this.#handshakes.add(id);
+    } else if (this.outstanding.size - this.#handshakes.size >= requestsPerClient) {
       throw new TlsPoolError('LIMIT_REQUESTS', { text: `this connection has ${requestsPerClient} requests outstanding, which is the limit; wait for replies first` });
     }
     this.outstanding.add(id);
+  }
+
+  #answered(id: number): void {
+    this.outstanding.delete(id);
+    this.#handshakes.delete(id);
   }
 
   /** Closes once everything has been sent; nothing more is read. The caller sets the deadline and then calls `close`. */

@@ -41,7 +41,7 @@ function run<Op extends RequestOp>(call: Call, op: Op, body: RequestBody<Op>): v
   try {
     mayRun(call, op);
     // Before the handler does anything, because afterwards it could not be undone.
-    connection.postpone(id);
+    connection.postpone(op, id);
   } catch (error) {
     // The id may be that of a request which is still to be answered; refusing this one must not strike it out.
     connection.refuse(op, id, error, { keepOutstanding: true });

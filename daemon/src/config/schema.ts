@@ -47,7 +47,7 @@ const limits = z.strictObject({
   messageOctets: messageOctets.default(65_536).describe('Octets in one message, both ways. 4096 to 131072, which is what a packet can carry, default 65536. Change needs a restart.'),
   clients: int(1, 100_000).default(512).describe('Connected clients. 1 to 100000, default 512. Change needs a restart.'),
   listenersPerClient: int(1, 10_000).default(64).describe('Listening sockets of one connection. 1 to 10000, default 64. Change needs a restart.'),
-  requestsPerClient: int(1, 10_000).default(256).describe('Unanswered requests of one connection. 1 to 10000, default 256. Change needs a restart.'),
+  requestsPerClient: int(1, 10_000).default(256).describe('Unanswered requests of one connection, handshakes (`starttls`) not counted. 1 to 10000, default 256. Change needs a restart.'),
   lingerMs: int(0, 600_000).default(2000).describe('Milliseconds that a closing session waits for its peer after everything was sent. 0 to 600000, default 2000. Change needs a restart.'),
   queuedConnections: int(1, 100_000).default(1024).describe('Connections that wait for one slow client before its listeners pause. 1 to 100000, default 1024. Change needs a restart.'),
 }).describe('What clients and peers may use up.');

@@ -11,6 +11,9 @@ export const mostAnswerLines = 256;
 /** Most commands before TLS: a client needs a handful. */
 export const mostCommands = 64;
 
+/** Octets that can be told of the plain-text phase. */
+export const mostStateOctets = 4096;
+
 /** Says something; latin1, so that a server's own octets come through unchanged. */
 export function* say(text: string | Uint8Array): Dialogue<void> {
   yield { do: 'write', octets: typeof text === 'string' ? octets(text) : text };

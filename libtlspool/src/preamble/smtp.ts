@@ -10,6 +10,8 @@ import type { ClientOptions, ClientRole, Dialogue, Face, Farewell, Preamble, Ser
 
 /** RFC 4954 section 4: AUTH with an initial response is the longest command; it may come first where TLS is optional. */
 const commandOctets = 12_288;
+/** RFC 5321 section 4.5.3.1.4, for a command that takes a domain name. */
+const helloOctets = 510;
 /**
  * Keywords of a backend that a client must not see before TLS: those about TLS and authentication, those by which a proxy and not a client
  * speaks (XCLIENT, XFORWARD), and REQUIRETLS, which RFC 8689 section 2 has announced under TLS only.
@@ -50,7 +52,8 @@ function* serve({ word, hellos }: MailProtocol, { face, tls }: ServeOptions): Di
     const [, verb = '', argument] = /^([A-Za-z]{1,32})(?: +(.*?))?[ \t]*$/su.exec(line) ?? [];
     const name = verb.toUpperCase();
     if (name === hello || (tls === 'optional' && hellos.includes(name))) {
-      if (argument === undefined || argument === '') yield* say(`501 5.5.4 ${name} needs the name of the client\r\n`);
+      if (line.length > helloOctets) yield* say(`501 5.5.4 ${name} with a name that is too long\r\n`);
+      else if (argument === undefined || argument === '') yield* say(`501 5.5.4 ${name} needs the name of the client\r\n`);
       else {
         introduced = line;
         yield* say(codedLines('250', name === hello ? [hostname, ...announced(face, tls === 'required')] : [hostname]));
@@ -72,7 +75,7 @@ function* serve({ word, hellos }: MailProtocol, { face, tls }: ServeOptions): Di
         yield* say('500 5.5.2 not a command\r\n');
         break;
       default:
-        if (tls === 'optional') return { next: 'plain', ahead: octets(`${line}\r\n`), ...(introduced === undefined ? {} : { introduce: introduction(introduced) }) };
+        if (tls === 'optional') return { next: 'plain', ahead: octets(`${line}\r\n`), ...(introduced === undefined ? {} : { introduce: introduction(introduced), state: octets(introduced) }) };
         // RFC 3207 section 4: for every command but EHLO, NOOP, QUIT and STARTTLS.
         yield* say('530 5.7.0 Must issue a STARTTLS command first\r\n');
     }

@@ -65,7 +65,7 @@ export type ServerOutcome =
     readonly ahead: Uint8Array;
     /** Brings a backend connection to where the client thinks it is (SMTP: EHLO); runs after settle(). Absent: nothing to do. */
     readonly introduce?: () => Dialogue<void>;
-    /** As with `tls` (mysql). */
+    /** What a backend that takes the client's own socket must know: the client's hello (SMTP, LMTP), its stream header (XMPP), our greeting (mysql). At most 4096 octets. */
     readonly state?: Uint8Array;
   }
   /** The client said goodbye, or was turned away in the words of the protocol; it was answered, and the connection is closed. */

@@ -3,7 +3,7 @@
  * a plain-text backend begins there as if nothing had been.
  */
 import { randomBytes } from 'node:crypto';
-import { broken, mostCommands, octets, refused, say } from './dialogue.js';
+import { broken, mostCommands, mostStateOctets, octets, refused, say } from './dialogue.js';
 import type { PreambleName } from './registry.js';
 import type { ClientOptions, Dialogue, Face, Farewell, Preamble, ServeOptions, ServerOutcome } from './types.js';
 import { escapeXml, XmlReader } from './xml.js';
@@ -69,7 +69,10 @@ function* serve(content: ContentNamespace, options: ServeOptions): Dialogue<Serv
       if (reader.rest !== '') throw broken('octets behind the request for TLS');
       return { next: 'tls', goAhead: octets(`<proceed xmlns='${tlsNamespace}'/>`), refusal: octets(`<failure xmlns='${tlsNamespace}'/>${endOfStream}`) };
     }
-    if (options.tls === 'optional') return { next: 'plain', ahead: octets(tag.raw + reader.rest), introduce: () => introduce(content, asked) };
+    if (options.tls === 'optional') {
+      if (asked.raw.length > mostStateOctets) throw broken(`a stream header of more than ${mostStateOctets} octets`);
+      return { next: 'plain', ahead: octets(tag.raw + reader.rest), introduce: () => introduce(content, asked), state: octets(asked.raw) };
+    }
     if (tag.name !== 'auth' || tag.attributes.get('xmlns') !== saslNamespace) {
       yield* say(`${streamError('policy-violation', 'TLS is required')}${endOfStream}`);
       return { next: 'end', refused: 'the client did not ask for TLS' };

@@ -2,9 +2,10 @@
 import { Conversation, dial, nameOf } from 'libtlspool/preamble';
 import type { Face, ServerRole } from 'libtlspool/preamble';
 import { sockets } from 'libtlspool/native';
-import type { OwnedFd } from 'libtlspool/native';
+import type { BorrowedFd, OwnedFd } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { BackendConfig } from '../config/types.js';
+import type { Origin } from '../origin.js';
 
 /** A backend that is connected to. */
 export type ConnectConfig = Extract<BackendConfig, { handoff: 'connect' }>;
@@ -17,8 +18,8 @@ export interface BackendLimits {
   readonly signal?: AbortSignal;
 }
 
-/** Makes a PROXY header: of a connection of a client, with what is known of TLS by then, or of our own ("LOCAL"). */
-export type HeaderMaker = (version: 1 | 2) => Uint8Array;
+/** Makes a PROXY header: of a connection of a client, with what is known of TLS by then, or of our own ("LOCAL"), whose ends are given. */
+export type HeaderMaker = (version: 1 | 2, own: Origin) => Uint8Array;
 
 /**
  * A fresh connection on which `talk` has been carried out, with the PROXY header before it. Rejects with BACKEND_FAILED in all cases but ABORTED;
@@ -31,8 +32,8 @@ export async function openBackend(config: ConnectConfig, header: HeaderMaker, ta
   let conversation: Conversation | undefined;
   try {
     fd = await dial(config.to, limits);
-    conversation = new Conversation(fd, { ...limits, deadlineMs: Math.max(1, until - performance.now()) });
-    if (config.proxyProtocol !== 0) await conversation.write(header(config.proxyProtocol));
+    conversation = new Conversation(fd, { ...limits, deadlineMs: Math.max(1, Math.ceil(until - performance.now())) });
+    if (config.proxyProtocol !== 0) await conversation.write(header(config.proxyProtocol, endsOf(fd)));
     await talk(conversation);
     conversation.close();
     return fd;
@@ -42,6 +43,11 @@ export async function openBackend(config: ConnectConfig, header: HeaderMaker, ta
     if (!(error instanceof TlsPoolError) || error.code === 'ABORTED') throw error;
     throw new TlsPoolError('BACKEND_FAILED', { text: `backend ${name}: ${error.message}`, cause: error });
   }
+}
+
+function endsOf(fd: BorrowedFd): Origin {
+  const { remote, local } = sockets.socketInfo(fd);
+  return { remote, local };
 }
 
 /** For how long what a backend said of itself is shown to further clients, so that a busy service does not connect twice for each. */

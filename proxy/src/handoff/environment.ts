@@ -1,4 +1,4 @@
-/** What a program of `exec` learns about its connection: environment variables, and nothing that is secret. docs/proxy.md lists them. */
+/** What a program of `exec` learns about its connection: environment variables, and nothing that is secret. docs/proxy/exec.md lists them. */
 import { X509Certificate } from 'node:crypto';
 import type { Endpoint, SessionInfo } from 'libtlspool/protocol';
 

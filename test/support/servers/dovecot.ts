@@ -19,6 +19,8 @@ export interface DovecotServer extends TestServer {
 export interface DovecotOptions extends ServerOptions {
   /** Awaits a PROXY header (version 1 or 2) on every connection to imap, pop3 and sieve. */
   readonly proxyProtocol?: boolean;
+  /** Takes passwords only on connections that it is told are protected. */
+  readonly protectedOnly?: boolean;
 }
 
 /** Users joe and joe@example.org with password secret share a mailbox. Passwords are taken in plain text where there is no TLS. */
@@ -42,8 +44,13 @@ instance_name = ${path.basename(folder)}
 log_path = /dev/stderr
 protocols = imap pop3 lmtp sieve
 haproxy_trusted_networks = 127.0.0.1
-${tls === undefined ? 'ssl = no\ndisable_plaintext_auth = no' : `ssl = required\nssl_cert = <${tls.certFile}\nssl_key = <${tls.keyFile}`}
+${tls === undefined ? `ssl = no\ndisable_plaintext_auth = ${options.protectedOnly === true ? 'yes' : 'no'}` : `ssl = required\nssl_cert = <${tls.certFile}\nssl_key = <${tls.keyFile}`}
 auth_mechanisms = plain login
+# Neither after a wrong password nor for the address that it came from.
+auth_failure_delay = 0
+service anvil {
+ unix_listener anvil-auth-penalty {\n  mode = 0\n }
+}
 mail_location = maildir:${mailFolder}/joe
 first_valid_uid = ${String(Math.min(mail.uid, 500))}
 passdb {
