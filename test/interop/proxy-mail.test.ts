@@ -146,10 +146,7 @@ describe('proxy: Dovecot and Postfix without TLS behind it', function () {
     assert.equal(bodyOf(messages, 'swaks-smtp@example.net'), body);
     assert.match(messages.find((one) => one.includes('swaks-smtp'))!, /^Received: from .*\n\tby mail\.example\.org \(Postfix\) with ESMTP /mu, 'Postfix is not told of TLS');
     // How it ended is up to swaks, which does not wait for the end.
-    const { peer, protocol, octetsIn, code } = await front.proxy.record('smtp', front.proxy.connections().filter(({ service }) => service === 'smtp').length);
-    assert.match(String(peer), /^127\.0\.0\.1:/u);
-    assert.deepEqual([protocol, code], ['TLSv1.3', undefined]);
-    assert(octetsIn > Buffer.byteLength(body));
+    await until(() => front.proxy.connections().some(({ service, protocol, octetsIn, code }) => service === 'smtp' && protocol === 'TLSv1.3' && octetsIn > Buffer.byteLength(body) && code === undefined), { what: 'the line of the log' });
   });
 
   it('a mail goes from swaks through the proxy into Dovecot by LMTP, and is fetched by curl by POP3, unchanged', async () => {

@@ -58,9 +58,11 @@ export class ByHand {
     this.#program = new Program(needProgram('openssl', 'openssl'), sClientArgs(target, [...args, '-quiet']));
   }
 
+  type(text: string | Buffer): void { this.#program.write(text); }
+
   /** Types this, and gives what is new up to and with the answer. */
   async ask(text: string | Buffer, answer: RegExp): Promise<string> {
-    this.#program.write(text);
+    this.type(text);
     return this.hear(answer);
   }
 

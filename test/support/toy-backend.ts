@@ -14,7 +14,7 @@ export class ToyConnection {
   received = Buffer.alloc(0);
   /** The PROXY header, which is not in `received`; see behindHeader(). */
   header: Header | undefined;
-  /** end: in order; error: reset; open: not yet. */
+  /** What came first: end, in order; error, a reset. */
   state: 'open' | 'end' | 'error' = 'open';
 
   /** Of the other end, and of ours: a socket that has closed does not know them any more. */
@@ -23,8 +23,8 @@ export class ToyConnection {
   constructor(readonly socket: net.Socket) {
     this.ports = [socket.remotePort, socket.localPort];
     socket.on('data', (octets: Buffer) => { this.received = Buffer.concat([this.received, octets]); });
-    socket.on('end', () => { this.state = 'end'; });
-    socket.on('error', () => { this.state = 'error'; });
+    socket.on('end', () => { if (this.state === 'open') this.state = 'end'; });
+    socket.on('error', () => { if (this.state === 'open') this.state = 'error'; });
   }
 
   get text(): string { return this.received.toString('latin1'); }

@@ -1,10 +1,13 @@
 /** What goes on and what ends when the proxy or the pool is stopped, reloaded or killed. */
 import assert from 'node:assert/strict';
+import { statSync } from 'node:fs';
 import path from 'node:path';
 import { listenForHandoff } from 'libtlspool';
 import type { HandoffListener } from 'libtlspool';
+import { sockets } from 'libtlspool/native';
 import { expectBaseline, PlainClient, startPool, startTls, tempFolder, TestProxy, ToyBackend, toyMail, until, within } from '../support/index.js';
 import type { ServiceYaml, TestPool, TlsClient } from '../support/index.js';
+import { RawListener } from '../support/handoff-wire.js';
 
 describe('proxy: ends and restarts', function () {
   this.timeout(40_000);
@@ -122,7 +125,7 @@ describe('proxy: ends and restarts', function () {
     const [port, gone] = [proxy.port('connect'), proxy.port('fd')];
     const goneHost = proxy.host('fd');
     // The address of the one becomes the other's; the second address is given up.
-    await proxy.reload([{ ...services[1]!, listen: '127.0.1.1:0' }, { name: 'new', protocol: 'smtp', hostname: 'new.example', backend: { connect: backend.address } , listen: '127.0.1.9:0' }]);
+    await proxy.reload([{ ...services[1]!, listen: '127.0.1.1:0' }, { name: 'new', protocol: 'smtp', hostname: 'new.example', backend: { connect: backend.address }, listen: '127.0.1.9:0' }]);
     assert.equal(proxy.port('fd'), port);
     await assert.rejects(PlainClient.connect(gone, goneHost), /ECONNREFUSED/u);
     await waiting.askForTls('smtp');
@@ -139,6 +142,17 @@ describe('proxy: ends and restarts', function () {
     await proxy.stop();
   });
 
+  it('reload: the permissions of a UNIX socket are those of the configuration in force', async () => {
+    const inside = path.join(tempFolder(), 'in.sock');
+    const at = (mode: string): ServiceYaml => ({ ...services[0]!, listen: { address: `unix:${inside}`, mode } });
+    const permissions = (): string => (statSync(inside).mode & 0o777).toString(8);
+    const proxy = await TestProxy.start(pool, [at('0666')]);
+    assert.equal(permissions(), '666');
+    await proxy.reload([at('0600')]);
+    assert.equal(permissions(), '600');
+    await proxy.stop();
+  });
+
   it('reload: who waits for a balancer to speak is served by the service as it was, though that is gone', async () => {
     const proxy = await TestProxy.start(pool, [{ ...services[0]!, name: 'old', proxyFrom: ['127.0.0.0/8'] }]);
     const client = await PlainClient.connect(proxy.port('old'), proxy.host('old'));
@@ -149,6 +163,29 @@ describe('proxy: ends and restarts', function () {
     client.say('PROXY UNKNOWN\r\n');
     await client.hears(/^220 /u);
     client.close();
+    await proxy.stop();
+  });
+
+  it('a backend behind a relay that gives up control is on its own: the proxy lets go, and the session goes on', async () => {
+    const raw = new RawListener(path.join(tempFolder(), 'r.sock'));
+    const proxy = await TestProxy.start(pool, [{ name: 'relay', protocol: 'smtp', backend: { fd: raw.path, relay: true } }]);
+    const before = proxy.baseline();
+    const client = await tls(proxy, 'relay');
+    const { localPort } = client.socket;
+    const taker = await raw.accept();
+    const { message, fds: [plainfd] } = await taker.got();
+    const { ctlkey } = message.body as { readonly ctlkey: Uint8Array };
+    assert.equal((await taker.ask('taken', { ctlkey })).type, 'reply');
+    assert.equal((await taker.ask('detach', { ctlkey })).type, 'reply');
+    assert.equal(await taker.next(), 'end');
+    assert.equal((await proxy.recordOf(localPort)).ended, 'handed-over');
+    sockets.send(plainfd!, Buffer.from('still here'));
+    await client.hears(/^still here$/u);
+    sockets.close(plainfd!);
+    await client.finish();
+    taker.close();
+    raw.close();
+    await proxy.expectBaseline(before);
     await proxy.stop();
   });
 

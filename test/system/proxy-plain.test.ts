@@ -5,6 +5,7 @@ import { listenForHandoff, PlainSocket } from 'libtlspool';
 import type { HandoffListener, PoolSocket } from 'libtlspool';
 import { behindHeader, BulkReader, BulkWriter, PlainClient, startPool, startTls, tempFolder, TestProxy, ToyBackend, toyImap, toyMail, until } from '../support/index.js';
 import type { ConnectionLine, ProxyBaseline, Talk, TestPool } from '../support/index.js';
+import { preambleScripts } from '../support/preamble-scripts.js';
 
 const octets = 8_000_000;
 
@@ -41,7 +42,8 @@ describe('proxy: clients that do not ask for TLS, where it is optional', functio
       { name: 'imap-required', protocol: 'imap', backend: { connect: imap.address, proxyProtocol: 1 } },
       { name: 'bulk', protocol: 'irc', tls: 'optional', backend: { connect: bulk.address } },
       { name: 'fd', protocol: 'imap', tls: 'optional', backend: { fd: file } },
-      { name: 'exec', protocol: 'imap', tls: 'optional', backend: { exec: ['/bin/sh', '-c', 'printf "%s %s\\r\\n" "$REMOTE_ADDR" "${TLS_PROTOCOL:-none}"; exec cat'] } },
+      { name: 'mysql', protocol: 'mysql', tls: 'optional', backend: { fd: file } },
+      { name: 'exec', protocol: 'imap', tls: 'optional', backend: { exec: ['/bin/sh', '-c', 'printf "%s %s\\r\\n" "$REMOTE_ADDR" "TLS=$TLS_PROTOCOL"; exec cat'] } },
     ]);
   });
   after(async () => {
@@ -144,10 +146,20 @@ describe('proxy: clients that do not ask for TLS, where it is optional', functio
     assert.deepEqual([ended, protocol], ['handed-over', undefined]);
   });
 
+  it('fd: what the client was greeted with goes along, where the rest of the login depends on it (mysql)', async () => {
+    const client = await connect('mysql');
+    await client.when(({ received }) => received.length > 4 && received.length === 4 + received.readUIntLE(0, 3), 'the greeting');
+    client.say(preambleScripts['mysql']!.server!.plain!.input);
+    const [socket] = await until(() => handed.length > 0 && handed, { what: 'the connection' });
+    assert(socket instanceof PlainSocket);
+    assert.deepEqual(Buffer.from(socket.preamble.state ?? []), client.received);
+    client.close();
+  });
+
   it('exec: the program has the connection, and no variable about TLS', async () => {
     const line = next('exec');
     const client = await connect('exec');
-    await client.ask('a LOGIN joe secret\r\n', /127\.0\.0\.1 none\r\na LOGIN joe secret\r\n$/u);
+    await client.ask('a LOGIN joe secret\r\n', /127\.0\.0\.1 TLS=\r\na LOGIN joe secret\r\n$/u);
     client.finish();
     await client.ended();
     client.close();
