@@ -117,9 +117,9 @@ export class TestProxy {
     return until(() => this.connections().filter((line) => line.service === service)[count - 1], { what: `record ${count} of ${service}`, context: () => this.#program.tail() });
   }
 
-  /** Waits for what was logged of the client with this port. */
-  async recordOf(port: number | undefined): Promise<ConnectionLine> {
-    return until(() => this.connections().find(({ peer }) => peer?.endsWith(`:${port}`) === true), { what: `the record of port ${port}`, context: () => this.#program.tail() });
+  /** Waits for what was logged of the client of a service with this port: on its way to another address a client may have the same one. */
+  async recordOf(name: string, port: number | undefined): Promise<ConnectionLine> {
+    return until(() => this.connections().find(({ service, peer }) => service === name && peer?.endsWith(`:${port}`) === true), { what: `the record of port ${port}`, context: () => this.#program.tail() });
   }
 
   /** Waits until the pool has no session of anybody. */

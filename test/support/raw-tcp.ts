@@ -16,6 +16,8 @@ export type Ending = 'fin' | 'rst' | null;
 
 export class RawTcp {
   readonly socket: net.Socket;
+  /** Our port, which the socket does not know any more when it is closed. */
+  readonly localPort: number | undefined;
   received = Buffer.alloc(0);
   ending: Ending = null;
   /** performance.now() of the last octet and of the ending. */
@@ -27,6 +29,7 @@ export class RawTcp {
 
   protected constructor(socket: net.Socket) {
     this.socket = socket;
+    this.localPort = socket.localPort;
     socket.setNoDelay(true);
     socket.on('data', (chunk: Buffer) => { this.received = Buffer.concat([this.received, chunk]); this.lastOctetAt = performance.now(); this.onOctets(); this.#tell(); });
     socket.on('end', () => { this.#finish('fin'); });

@@ -58,7 +58,7 @@ describe('proxy: ends and restarts', function () {
     await exchange(client);
     await client.finish();
     assert.deepEqual(await ended(proxy), { code: 0, signal: null });
-    assert.equal((await proxy.recordOf(localPort)).ended, 'closed');
+    assert.equal((await proxy.recordOf('connect', localPort)).ended, 'closed');
     assert.equal(proxy.program.stderr, '');
   });
 
@@ -74,7 +74,8 @@ describe('proxy: ends and restarts', function () {
     await plain.ended();
     assert.match(plain.text, /^421 4\.3\.2 /mu);
     await shaking.ended();
-    const lines = await Promise.all(ports.map((port) => proxy.recordOf(port)));
+    const names = ['connect', 'fd', 'connect', 'fd'];
+    const lines = await Promise.all(ports.map((port, index) => proxy.recordOf(names[index]!, port)));
     assert.deepEqual(lines.map((line) => [line.ended, line.code]), [['refused', 'ABORTED'], ['refused', 'ABORTED'], ['unknown', undefined], ['handed-over', undefined]]);
     await exchange(client);
     await exchange(handed);
@@ -178,7 +179,7 @@ describe('proxy: ends and restarts', function () {
     assert.equal((await taker.ask('taken', { ctlkey })).type, 'reply');
     assert.equal((await taker.ask('detach', { ctlkey })).type, 'reply');
     assert.equal(await taker.next(), 'end');
-    assert.equal((await proxy.recordOf(localPort)).ended, 'handed-over');
+    assert.equal((await proxy.recordOf('relay', localPort)).ended, 'handed-over');
     sockets.send(plainfd!, Buffer.from('still here'));
     await client.hears(/^still here$/u);
     sockets.close(plainfd!);
@@ -197,7 +198,7 @@ describe('proxy: ends and restarts', function () {
     await pool.kill();
     await client.over();
     client.close();
-    assert.equal((await proxy.recordOf(localPort)).ended, 'unknown');
+    assert.equal((await proxy.recordOf('connect', localPort)).ended, 'unknown');
     for (const name of ['connect', 'fd']) {
       const refused = await greeted(proxy, name);
       const port = refused.socket.localPort;
@@ -206,7 +207,7 @@ describe('proxy: ends and restarts', function () {
       assert.match(refused.text, /^454 4\.7\.0 [^\r]*\r\n$/mu);
       assert.doesNotMatch(refused.text, /^421/mu, 'one answer, and no other');
       refused.close();
-      assert.equal((await proxy.recordOf(port)).code, 'POOL_LOST');
+      assert.equal((await proxy.recordOf(name, port)).code, 'POOL_LOST');
     }
     await pool.restart();
     await proxy.said('the pool is back');

@@ -68,11 +68,11 @@ describe('proxy: what it has to do with a connection after the hand-over', funct
       await plain.hears(/^220 2\.0\.0 /mu);
       const client = await plain.secure(pool);
       await client.ask(`EHLO x\r\n${question}\r\n`, /ANSWER-under-tls \r\n/u);
-      if (name === 'fd') await proxy.recordOf(localPort);
+      if (name === 'fd') await proxy.recordOf(name, localPort);
       assert.deepEqual([...socketsOf(proxy.pid)].filter((link) => !known.has(link)), [], 'no socket is left of it while it goes on');
       await client.ask(question.repeat(100), /ANSWER-under-tls \r\n/u);
       await client.finish();
-      await proxy.recordOf(localPort);
+      await proxy.recordOf(name, localPort);
       const ended = once(tracer, 'exit');
       tracer.kill('SIGINT');
       await ended;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import { behindHeader, issue, PlainClient, startPool, startTls, tempFolder, TestProxy, ToyBackend, toyImap, until } from '../support/index.js';
-import type { ConnectionLine, TestPool, TlsWishes, ToyConnection } from '../support/index.js';
+import type { TestPool, TlsWishes, ToyConnection } from '../support/index.js';
 
 describe('proxy: the PROXY protocol', function () {
   this.timeout(30_000);
@@ -13,7 +13,6 @@ describe('proxy: the PROXY protocol', function () {
   let bare: ToyBackend;
   const at = (name: string) => ({ port: proxy.port(name), host: proxy.host(name), protocol: 'imap' });
   const connect = (name: string): Promise<PlainClient> => PlainClient.connect(at(name).port, at(name).host);
-  const next = (name: string): Promise<ConnectionLine> => proxy.record(name, proxy.connections().filter(({ service }) => service === name).length + 1);
   /** The connection of the backend on which somebody has logged in. */
   const session = (): Promise<ToyConnection> => until(() => backend.connections.find(({ text }) => text.includes('LOGIN')), { what: 'the login' });
 
@@ -91,7 +90,7 @@ describe('proxy: the PROXY protocol', function () {
     });
     assert.match(String(header!.ssl?.cipher), /^ECDHE-RSA-/u);
     assert.deepEqual([header!.alpn, header!.authority], [undefined, 'rsa.example']);
-    assert.equal((await proxy.recordOf(client.localPort)).clientSubject, 'CN=Joe Doe');
+    assert.equal((await proxy.recordOf('v2', client.localPort)).clientSubject, 'CN=Joe Doe');
   });
 
   it('version 2: an identity that asks for a certificate, and a client without', async () => {
@@ -99,46 +98,42 @@ describe('proxy: the PROXY protocol', function () {
     assert.deepEqual([header!.ssl?.certConn, header!.ssl?.commonName, header!.ssl?.verify === 0], [false, undefined, false]);
   });
 
-  for (const [what, head] of [
-    ['1', Buffer.from('PROXY TCP4 203.0.113.7 192.0.2.1 4711 143\r\n')],
-    ['2', Buffer.from('0d0a0d0a000d0a515549540a2111000ccb007107c00002011267008f', 'hex')],
+  for (const [what, port, head] of [
+    ['1', 4711, Buffer.from('PROXY TCP4 203.0.113.7 192.0.2.1 4711 143\r\n')],
+    ['2', 4712, Buffer.from('0d0a0d0a000d0a515549540a2111000ccb007107c00002011268008f', 'hex')],
   ] as const) {
     it(`from a balancer that is listed, version ${what}: the client in the log and in what the backend is told is the one in the header`, async () => {
-      const line = next('behind');
       const plain = await connect('behind');
       plain.say(head);
       await plain.askForTls('imap');
       const client = await plain.secure(pool);
       await client.ask('a LOGIN joe secret\r\n', /^a OK/mu);
       await client.finish();
-      assert.equal((await line).peer, '203.0.113.7:4711');
-      assert.deepEqual((await session()).header?.addresses, { source: { family: 'IPv4', address: '203.0.113.7', port: 4711 }, destination: { family: 'IPv4', address: '192.0.2.1', port: 143 } });
+      assert.equal((await proxy.recordOf('behind', port)).peer, `203.0.113.7:${port}`);
+      assert.deepEqual((await session()).header?.addresses, { source: { family: 'IPv4', address: '203.0.113.7', port }, destination: { family: 'IPv4', address: '192.0.2.1', port: 143 } });
     });
   }
 
   it('from a balancer that is listed, in version 2 with LOCAL: the peer is the balancer', async () => {
-    const line = next('behind');
     const plain = await connect('behind');
     plain.say(Buffer.from('0d0a0d0a000d0a515549540a20000000', 'hex'));
     await plain.hears(/^\* OK/u);
     plain.close();
-    assert.match(String((await line).peer), /^127\.0\.0\.1:/u);
+    assert.match(String((await proxy.recordOf('behind', plain.localPort)).peer), /^127\.0\.0\.1:/u);
   });
 
   it('from a balancer that is listed a header is required', async () => {
-    const line = next('behind');
     const plain = await connect('behind');
     plain.say('a CAPABILITY\r\nb CAPABILITY\r\n');
     await plain.ended();
     plain.close();
     assert.doesNotMatch(plain.text, /CAPABILITY/u);
-    const { ended, code, error } = await line;
+    const { ended, code, error } = await proxy.recordOf('behind', plain.localPort);
     assert.deepEqual([ended, code], ['refused', 'PREAMBLE']);
     assert.match(error ?? '', /PROXY header/u);
   });
 
   it('from an address that is not listed a header is believed by nobody: it is garbage in the protocol', async () => {
-    const line = next('behind-other');
     const plain = await connect('behind-other');
     plain.say('PROXY TCP4 203.0.113.7 192.0.2.1 4711 143\r\n');
     await plain.hears(/^\* BAD /mu);
@@ -146,17 +141,16 @@ describe('proxy: the PROXY protocol', function () {
     const client = await plain.secure(pool);
     await client.ask('a LOGIN joe secret\r\n', /^a OK/mu);
     await client.finish();
-    assert.match(String((await line).peer), /^127\.0\.0\.1:/u);
+    assert.match(String((await proxy.recordOf('behind-other', plain.localPort)).peer), /^127\.0\.0\.1:/u);
     assert.equal((await session()).header?.addresses?.source.address, '127.0.0.1');
   });
 
   it('where TLS begins at once, a header that nobody listed is no ClientHello', async () => {
-    const line = next('none');
     const plain = await connect('none');
     plain.say('PROXY TCP4 203.0.113.7 192.0.2.1 4711 143\r\n');
     await plain.ended();
     plain.close();
-    assert.deepEqual([(await line).code, bare.connections.length], ['PREAMBLE', 0]);
+    assert.deepEqual([(await proxy.recordOf('none', plain.localPort)).code, bare.connections.length], ['PREAMBLE', 0]);
     const client = await startTls({ ...at('none'), protocol: 'none' }, pool);
     await client.hears(/Toy IMAP ready/u);
     await client.finish();

@@ -68,12 +68,12 @@ describe('proxy: commands behind the request for TLS', function () {
   };
 
   /** The client was turned away, and the backend heard what the proxy itself asks, if anything. */
-  async function refused(protocol: string, client: PlainClient, count: number): Promise<void> {
+  async function refused(protocol: string, client: PlainClient): Promise<void> {
     await client.ended();
     client.close();
     const goAhead = goAheads[protocol];
     if (goAhead !== undefined) assert.doesNotMatch(client.text, goAhead);
-    const { ended, code, protocol: version } = await proxy.record(protocol, count);
+    const { ended, code, protocol: version } = await proxy.recordOf(protocol, client.localPort);
     assert.equal(ended, 'refused');
     assert.match(code ?? 'none', waits(protocol) ? /^(?:EARLY_OCTETS|PREAMBLE)$/u : /^HANDSHAKE_FAILED$/u);
     assert.equal(version, undefined, 'there was no handshake');
@@ -81,7 +81,6 @@ describe('proxy: commands behind the request for TLS', function () {
     for (const { text } of backends.get(protocol)?.connections ?? []) assert.equal(text, asks);
     assert.deepEqual(handed, []);
   }
-  const countOf = (protocol: string): number => proxy.connections().filter(({ service }) => service === protocol).length;
 
   for (const protocol of protocols) {
     const { good, injection = '' } = scriptOf(protocol);
@@ -89,14 +88,14 @@ describe('proxy: commands behind the request for TLS', function () {
       const before = proxy.baseline();
       const client = await greeted(protocol);
       client.say(join(good, injection));
-      await refused(protocol, client, countOf(protocol) + 1);
+      await refused(protocol, client);
       await proxy.expectBaseline(before);
     });
 
     if (waits(protocol)) it(`${protocol}: a ClientHello before the go-ahead`, async () => {
       const client = await greeted(protocol);
       client.say(join(good, clientHello));
-      await refused(protocol, client, countOf(protocol) + 1);
+      await refused(protocol, client);
     });
 
     it(`${protocol}: without any of that TLS begins, and the backend hears what comes under it and nothing else`, async () => {
@@ -118,7 +117,6 @@ describe('proxy: commands behind the request for TLS', function () {
 
   it('commands in a segment of their own, while the proxy waits for the pool: refused in each protocol, and clients that sent none are served', async () => {
     const waiting = protocols.filter(waits);
-    const counts = new Map<PreambleName, number>(waiting.map((protocol) => [protocol, countOf(protocol)]));
     const [bad, good] = [new Map<PreambleName, PlainClient>(), new Map<PreambleName, PlainClient>()];
     await proxy.settled();
     await pool.kill();
@@ -132,7 +130,7 @@ describe('proxy: commands behind the request for TLS', function () {
     for (const [protocol, client] of bad) client.say(scriptOf(protocol).injection!);
     await until(() => waitingOctets([...bad.values()]).every((count) => count > 0), { what: 'the injections to be there' });
     await pool.restart();
-    for (const [protocol, client] of bad) await refused(protocol, client, counts.get(protocol)! + 1);
+    for (const [protocol, client] of bad) await refused(protocol, client);
     for (const [protocol, client] of good) {
       await client.hears(goAheads[protocol]!);
       const { socket } = await client.secure({ caFile: pool.caFile });

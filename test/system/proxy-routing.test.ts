@@ -66,12 +66,12 @@ describe('proxy: routes and programs', function () {
     await client.hears(/\n/u);
     const alpn = client.socket.alpnProtocol;
     await client.finish();
-    return { first: client.text.split(/\r?\n/u)[0] ?? '', alpn, line: await proxy.recordOf(port) };
+    return { first: client.text.split(/\r?\n/u)[0] ?? '', alpn, line: await proxy.recordOf(name, port) };
   }
   async function refused(name: string, wishes: Partial<TlsWishes>, alert: RegExp): Promise<ConnectionLine> {
     let port: number | undefined;
     await assert.rejects(open(name, wishes), (error: Error & { port?: number }) => { port = error.port; return alert.test(error.message); });
-    return proxy.recordOf(port);
+    return proxy.recordOf(name, port);
   }
 
   for (const [servername, backend] of [['a.example', 'zero'], ['b.example', 'one'], ['localhost', 'two'], ['', 'two']] as const) {
@@ -138,10 +138,10 @@ describe('proxy: routes and programs', function () {
     for (const { client } of two) await client.ask('x', /x/u);
     const third = await open('cat');
     await third.client.over();
-    assert.equal((await proxy.recordOf(third.port)).code, 'LIMIT_CLIENTS');
+    assert.equal((await proxy.recordOf('cat', third.port)).code, 'LIMIT_CLIENTS');
     await third.client.finish();
     await two[0]!.client.finish();
-    await proxy.recordOf(two[0]!.port);
+    await proxy.recordOf('cat', two[0]!.port);
     const { client } = await open('cat');
     await client.ask('again', /again/u);
     await client.finish();

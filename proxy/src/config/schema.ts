@@ -64,7 +64,7 @@ const service = z.strictObject({
   hostname: hostName.refine((value) => !value.startsWith('*.'), { error: 'one host name' }).optional().describe('Our name in greetings. Default: the host\'s.'),
   capabilities: z.array(text(255)).max(100).optional().describe('What is shown before TLS instead of what a plain-text backend says, in the protocol\'s own spelling, such as `SIZE 10240000`. At most 100. What is about TLS and authentication is up to us. Default: what the backend says, where there is one to be asked.'),
   proxyFrom: z.array(z.string()).max(1000).default([]).describe('Load balancers: addresses and networks such as `10.0.0.0/8`, and `unix` for UNIX sockets. Connections from there must begin with a PROXY protocol header, version 1 or 2, which is believed; from elsewhere none is read. Default: none.'),
-  connections: int(1, 1_000_000).default(10_000).describe('Connections at a time that are not handed over yet, or that the proxy relays. 1 to 1000000, default 10000.'),
+  connections: int(1, 1_000_000).default(10_000).describe('Connections at a time: those that are not handed over yet, and those that the proxy follows to their end (`connect`, `exec`, and `fd` with `relay`). 1 to 1000000, default 10000.'),
   perAddress: int(1, 1_000_000).default(100).describe('The same for one client: an IPv4 address, or the /64 network of an IPv6 address. 1 to 1000000, default 100.'),
   preambleMs: int(100, 3_600_000).default(60_000).describe('Milliseconds from accepting a connection to the go-ahead for TLS. 100 to 3600000, default 60000.'),
   backendMs: int(100, 600_000).default(10_000).describe('Milliseconds in which a backend must take a connection. 100 to 600000, default 10000.'),

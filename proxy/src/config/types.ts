@@ -67,7 +67,7 @@ export interface ServiceConfig {
   readonly proxyFrom: readonly string[];
   /** In order; the default route, if there is one, is last and has no conditions. */
   readonly routes: readonly [RouteConfig, ...RouteConfig[]];
-  /** Connections at a time that are before the hand-over, or that are relayed. */
+  /** Connections at a time: those that are not handed over yet, and those that are followed to their end. */
   readonly connections: number;
   readonly perAddress: number;
   /** From accept() to the go-ahead, in milliseconds. */
