@@ -1,5 +1,5 @@
 /** One connection of a client, from accept() to the hand-over; docs/proxy.md tells its steps. */
-import { Conversation, preambles } from 'libtlspool/preamble';
+import { Conversation, farewellFor, preambles } from 'libtlspool/preamble';
 import type { Face, ServerOutcome, ServerRole } from 'libtlspool/preamble';
 import type { Handshaken, Hello, PlainSide, Verdict } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
@@ -13,7 +13,7 @@ import type { ConnectConfig, HeaderMaker, Learnt } from './handoff/connect.js';
 import { handOver, handOverPlain, nameOfBackend, offerTo } from './handoff/index.js';
 import type { FdConfig, HandoffOffer } from './handoff/index.js';
 import type { HandedOver, SecuredConnection } from './handoff/types.js';
-import { farewellFor, lastWords, sayLast } from './lastwords.js';
+import { lastWords, sayLast } from './lastwords.js';
 import { clientHeader, ownHeader, readOrigin } from './origin.js';
 import type { Origin } from './origin.js';
 import { ConnectionRecord } from './record.js';
@@ -163,7 +163,7 @@ export class ClientConnection {
       talk.tell(outcome.refusal);
       throw error;
     }
-    if (outcome.direct !== true && !talk.quiet()) throw new TlsPoolError('EARLY_OCTETS', { text: 'the client sent more behind its request for TLS, before the go-ahead' });
+    if (outcome.direct !== true) talk.refuseEarly();
     await talk.write(outcome.goAhead);
   }
 

@@ -1,19 +1,7 @@
 /** What a client is told when there will be no service for it, in the words of its protocol. */
 import { sockets } from 'libtlspool/native';
 import type { BorrowedFd, OwnedFd } from 'libtlspool/native';
-import type { Farewell } from 'libtlspool/preamble';
 import { TlsPoolError } from 'libtlspool/protocol';
-
-/** Which of the protocol's last words an error calls for; undefined: nobody is there to hear one. */
-export function farewellFor(error: TlsPoolError): Farewell | undefined {
-  switch (error.code) {
-    case 'PEER_CLOSED': return undefined;
-    case 'TIMEOUT': return 'timeout';
-    case 'EARLY_OCTETS': return 'early';
-    case 'PREAMBLE': case 'BAD_MESSAGE': return 'syntax';
-    default: return error.code.startsWith('LIMIT_') ? 'limit' : 'unavailable';
-  }
-}
 
 /** As far as the socket takes it; a peer that has gone hears nothing. */
 export function sayLast(fd: BorrowedFd, words: Uint8Array): void {
