@@ -105,7 +105,7 @@ const rule = z.strictObject({
   gid: oneOrMore(account('group', 'group')).optional().describe('Groups, name or number, primary or supplementary; one or a list.'),
   unit: oneOrMore(glob).optional().describe('Units of the system\'s service manager, such as `dovecot.service`; `*` and `?` are wildcards. Needs Linux 6.5 (SO_PEERPIDFD); on older kernels no client has a unit.'),
   identities: z.array(glob).max(1000).default([]).describe('Identities that may be used; `*` and `?` are wildcards. Default: none.'),
-  roles: z.array(z.enum(['server', 'client'])).min(1).max(2).default(['server', 'client']).describe('`server`, `client` or both. Default: both.'),
+  roles: oneOrMore(z.enum(['server', 'client']), 2).default(['server', 'client']).describe('`server`, `client` or both. Default: both.'),
   backend: z.boolean().default(false).describe('May have the pool connect to backends. Default `false`.'),
   operator: z.boolean().default(false).describe('May use status, sessions, identities and reload. Default `false`.'),
 });
