@@ -1,4 +1,5 @@
 /** A listening socket in the pool's care, and the connections that come from it. */
+import { isErrno } from './errno.js';
 import type net from 'node:net';
 import { Acceptor, WaitingSession } from './acceptor.js';
 import { askFields, askedBy } from './asked.js';
@@ -185,12 +186,12 @@ export class Listener extends Acceptor<PoolSocket> {
   }
 }
 
-/** The result, or undefined when it was rejected with one of these codes (or errnos in the text). */
+/** The result, or undefined when it was rejected with one of these codes, or for one of these errnos. */
 async function rejected<T>(promise: Promise<T>, ...words: string[]): Promise<T | undefined> {
   try {
     return await promise;
   } catch (error) {
-    if (error instanceof TlsPoolError && words.some((word) => error.code === word || (error.code === 'SYSTEM' && error.message.includes(word)))) return undefined;
+    if (error instanceof TlsPoolError && (words.includes(error.code) || isErrno(error, ...words))) return undefined;
     throw error;
   }
 }

@@ -190,3 +190,4 @@ const packageFolder = path.join(path.dirname(fileURLToPath(import.meta.url)), '.
 
 /** The verbs. Every error is a TlsPoolError: SYSTEM, FD_KIND, BAD_ARGUMENT, BAD_STATE, MESSAGE_TOO_LARGE or FD_COUNT. */
 export const sockets: NativeSockets = (loadAddon(packageFolder, 'tlspool_sockets') as Addon).bind(TlsPoolError);
+export { errnoName, isErrno } from './errno.js';

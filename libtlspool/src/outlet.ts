@@ -1,4 +1,5 @@
 /** What goes to the pool: packets, in order, and copies of the descriptors of those that wait for room in the socket. */
+import { isErrno } from './errno.js';
 import { closeAll } from './inlet.js';
 import { sockets } from './native.js';
 import type { BorrowedFd, OwnedFd } from './native.js';
@@ -57,5 +58,5 @@ export class Outlet {
 }
 
 function isDisconnect(error: unknown): boolean {
-  return error instanceof Error && /\b(EPIPE|ECONNRESET|ENOTCONN)\b/.test(error.message);
+  return isErrno(error, 'EPIPE', 'ECONNRESET', 'ENOTCONN');
 }

@@ -1,4 +1,5 @@
 /** Where the pool's socket is, and how to reach it. */
+import { errnoName } from './errno.js';
 import path from 'node:path';
 import { sockets } from './native.js';
 import type { OwnedFd } from './native.js';
@@ -19,9 +20,6 @@ export function socketPaths(explicit?: string, env: NodeJS.ProcessEnv = process.
   return runtime === undefined || runtime === '' ? [systemSocket] : [systemSocket, path.join(runtime, 'tlspool', 'pool.sock')];
 }
 
-const errnoName = (error: unknown): string =>
-  /\bE[A-Z0-9]{2,}\b/.exec(error instanceof Error ? error.message : String(error))?.[0] ?? String(error);
-
 /** The backlog of the pool's socket is full just now; trying again soon is the cure. */
 export class PoolBusy extends Error {}
 
@@ -38,7 +36,7 @@ export function connectPath(paths: readonly string[]): OwnedFd {
     } catch (error) {
       const name = errnoName(error);
       if (name === 'EAGAIN') throw new PoolBusy(candidate, { cause: error });
-      tried.push(`${candidate} (${name})`);
+      tried.push(`${candidate} (${name ?? (error instanceof Error ? error.message : String(error))})`);
       last = error;
     }
   }

@@ -1,4 +1,5 @@
 /** Listening sockets, which the library opens and keeps a copy of, so that the port stays open while the pool restarts. */
+import { isErrno } from './errno.js';
 import dns from 'node:dns/promises';
 import fs from 'node:fs';
 import net from 'node:net';
@@ -46,7 +47,7 @@ export async function openSource(options: SourceOptions): Promise<Source> {
     return closing(sockets.tcpListen({ ...tcp, host: '::', ipv6Only: false }));
   } catch (error) {
     // As in Node: a host without IPv6 listens on IPv4.
-    if (error instanceof TlsPoolError && /EAFNOSUPPORT|EADDRNOTAVAIL/.test(error.message)) return closing(sockets.tcpListen({ ...tcp, host: '0.0.0.0' }));
+    if (isErrno(error, 'EAFNOSUPPORT', 'EADDRNOTAVAIL')) return closing(sockets.tcpListen({ ...tcp, host: '0.0.0.0' }));
     throw error;
   }
 }
@@ -88,7 +89,7 @@ export function openPacketSource({ path, fd, backlog, mode }: PacketSourceOption
   try {
     return made();
   } catch (error) {
-    if (!(error instanceof TlsPoolError) || !error.message.includes('EADDRINUSE') || !isAbandoned(path)) throw error;
+    if (!isErrno(error, 'EADDRINUSE') || !isAbandoned(path)) throw error;
     fs.rmSync(path, { force: true });
     return made();
   }
@@ -100,7 +101,7 @@ function isAbandoned(path: string): boolean {
     sockets.close(sockets.unixConnect(path, 'seqpacket'));
     return false;
   } catch (error) {
-    return error instanceof TlsPoolError && error.message.includes('ECONNREFUSED') && fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true;
+    return isErrno(error, 'ECONNREFUSED') && fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true;
   }
 }
 
@@ -114,7 +115,7 @@ function inherited(fd: number, type?: 'seqpacket'): Source {
     // Inherited descriptors are not CLOEXEC; the copy is.
     copy = sockets.dup(owned);
   } catch (error) {
-    if (!(error instanceof TlsPoolError) || !error.message.includes('EBADF')) closeQuietly(owned);
+    if (!isErrno(error, 'EBADF')) closeQuietly(owned);
     throw error;
   }
   closeQuietly(owned);

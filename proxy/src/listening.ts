@@ -1,6 +1,6 @@
 /** Listening sockets of the proxy: opened once per address, kept across configurations, and accepted from without reading. */
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
-import { pollReadable, sockets } from 'libtlspool/native';
+import { isErrno, pollReadable, sockets } from 'libtlspool/native';
 import type { OwnedFd, Poll } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { ListenAddress } from './config/types.js';
@@ -58,7 +58,7 @@ export class ListeningSocket {
       }
     } catch (error) {
       if (!(error instanceof TlsPoolError)) throw error;
-      if (/ECONNABORTED|EINTR/u.test(error.message)) return;
+      if (isErrno(error, 'ECONNABORTED', 'EINTR')) return;
       this.onError(error);
       this.#poll.stop();
       this.#rest = setTimeout(() => { if (this.#taker !== undefined) this.#poll.start(pollReadable); }, restMs);
@@ -112,7 +112,7 @@ function isAnswered(path: string): boolean {
     return true;
   } catch (error) {
     // EAGAIN: its queue is full, so somebody has it.
-    return !(error instanceof TlsPoolError && error.message.includes('ECONNREFUSED'));
+    return !isErrno(error, 'ECONNREFUSED');
   }
 }
 

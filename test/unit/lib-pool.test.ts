@@ -39,6 +39,10 @@ describe('libtlspool: the pool connection', () => {
     });
   });
 
+  it('a path that looks like the name of an error is not taken for one', async () => {
+    await assert.rejects(connectPool({ path: `${fake.folder}/EAGAIN` }), (error: unknown) => error instanceof TlsPoolError && /EAGAIN \(ENOENT\)/.test(error.message));
+  });
+
   it('hello is the first message, and ping echoes', async () => {
     const pool = await connectPool({ path: fake.path });
     const { payload, pid } = await pool.ping(Buffer.from('octets'));

@@ -5,7 +5,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Hello, Verdict } from 'libtlspool';
-import { sockets } from 'libtlspool/native';
+import { isErrno, sockets } from 'libtlspool/native';
 import type { BorrowedFd, OwnedFd } from 'libtlspool/native';
 import { TlsPoolError, highestMaxMessageOctets } from 'libtlspool/protocol';
 import type { Message, SessionInfo, ToPoolMessage } from 'libtlspool/protocol';
@@ -60,7 +60,7 @@ export class HandoffOffer {
       try {
         return new HandoffOffer(sockets.unixConnect(config.path, 'seqpacket'), config, limits);
       } catch (error) {
-        if (!(error instanceof Error) || !error.message.includes('EAGAIN')) throw failed(config, 'cannot be connected', error);
+        if (!isErrno(error, 'EAGAIN')) throw failed(config, 'cannot be connected', error);
         if (performance.now() > until) throw failed(config, `accepts no further connection within ${deadlineMs} ms: its processes are too few, or hang`, error);
       }
       await delay(busyRetryMs);
