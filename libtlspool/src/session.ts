@@ -12,6 +12,7 @@ import type { Backend, EventBody, ReplyBody, RequestBody, SessionInfo } from './
 import { startSession } from './start.js';
 import type { StartOptions } from './start.js';
 
+export { isAbandoned } from './abandoned.js';
 export { Channel } from './channel.js';
 export type { ChannelOwner, Reply, RequestHooks, SessionSink } from './channel.js';
 export type { Answer, Asked, AskedOptions, Handshaken, Hello, PlainSide, Verdict } from './asked.js';

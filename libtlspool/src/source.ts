@@ -1,4 +1,5 @@
 /** Listening sockets, which the library opens and keeps a copy of, so that the port stays open while the pool restarts. */
+import { isAbandoned } from './abandoned.js';
 import { isErrno } from './errno.js';
 import dns from 'node:dns/promises';
 import fs from 'node:fs';
@@ -89,19 +90,9 @@ export function openPacketSource({ path, fd, backlog, mode }: PacketSourceOption
   try {
     return made();
   } catch (error) {
-    if (!isErrno(error, 'EADDRINUSE') || !isAbandoned(path)) throw error;
+    if (!isErrno(error, 'EADDRINUSE') || !isAbandoned(path, 'seqpacket')) throw error;
     fs.rmSync(path, { force: true });
     return made();
-  }
-}
-
-/** A socket that refuses is nobody's. Everything else, a full queue included, may have an owner. */
-function isAbandoned(path: string): boolean {
-  try {
-    sockets.close(sockets.unixConnect(path, 'seqpacket'));
-    return false;
-  } catch (error) {
-    return isErrno(error, 'ECONNREFUSED') && fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true;
   }
 }
 

@@ -3,6 +3,7 @@ import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
 import { isErrno, pollReadable, sockets } from 'libtlspool/native';
 import type { OwnedFd, Poll } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
+import { isAbandoned } from 'libtlspool/session';
 import type { ListenAddress } from './config/types.js';
 
 /** Connections that are accepted before others get their turn. */
@@ -96,7 +97,7 @@ export function updateMode(address: ListenAddress): void {
 
 /** A path that nobody answers on is left over from a process that was killed. */
 function listenUnix(path: string, mode: number): OwnedFd {
-  if (isSocket(path) && !isAnswered(path)) unlinkSync(path);
+  if (isAbandoned(path, 'stream')) unlinkSync(path);
   const fd = sockets.unixListen({ path, kind: 'stream', mode });
   chmodSync(path, mode);
   return fd;
@@ -104,16 +105,6 @@ function listenUnix(path: string, mode: number): OwnedFd {
 
 function isSocket(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true;
-}
-
-function isAnswered(path: string): boolean {
-  try {
-    sockets.close(sockets.unixConnect(path, 'stream'));
-    return true;
-  } catch (error) {
-    // EAGAIN: its queue is full, so somebody has it.
-    return !isErrno(error, 'ECONNREFUSED');
-  }
 }
 
 function removeSocket(path: string): void {
