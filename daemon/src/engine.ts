@@ -94,6 +94,17 @@ export interface ClientSpec extends NegotiationSpec {
   /** SNI; absent or empty sends none. */
   readonly servername?: string;
   readonly handshakeMs?: number;
+  /** When the server asks for a certificate: emit a `hello` event and wait for `decide` with the context whose key pairs are shown. */
+  readonly ask?: boolean;
+}
+
+export interface ReauthSpec {
+  /** Anything but a verified certificate ends the session. */
+  readonly require: boolean;
+  /** Whose trust, peer rules and CA list decide; absent: the session's own context. */
+  readonly context?: Context;
+  /** Milliseconds; absent: those of a handshake. */
+  readonly timeoutMs?: number;
 }
 
 export interface EngineOptions {
@@ -163,6 +174,14 @@ export type EngineEvent =
     readonly kind: 'closed'; readonly session: number; readonly plainfd: number; readonly how: ClosedHow; readonly alert?: number;
     readonly detail?: string; readonly octetsReceived: number; readonly octetsSent: number;
   }
+  | {
+    /**
+     * The client of a session has answered `reauthenticate`; what is known of the peer is replaced by this. request: as given to `reauthenticate`, or 0 when
+     * the answer came after its time-out. Without a certificate (refused) the list is empty and authorized is false.
+     */
+    readonly kind: 'reauthenticated'; readonly session: number; readonly request: number; readonly outcome: 'authenticated' | 'refused' | 'rejected';
+    readonly authorized: boolean; readonly authorizationError?: string; readonly peerCertificates: readonly Buffer[];
+  }
   | { readonly kind: 'answer'; readonly request: number; readonly octets: Buffer }
   | { readonly kind: 'answer'; readonly request: number; readonly bindings: { readonly tlsUnique?: Buffer; readonly tlsServerEndPoint?: Buffer; readonly tlsExporter?: Buffer } }
   | { readonly kind: 'answer'; readonly request: number; readonly code: string; readonly text: string }
@@ -193,10 +212,10 @@ export interface Engine {
   /** Throws FD_KIND when cryptfd is no connected stream socket or plainfd no connected socket. plainfd -1: make a socket pair. Returns the session's number. */
   startTls(cryptfd: OwnedFd, plainfd: OwnedFd | -1, spec: ServerSpec | ClientSpec): number;
   /**
-   * Answer to a `hello` event. `alpn` replaces the list of the negotiation; empty: none. plainfd -1 for none; it is owned by the engine afterwards. Unknown
+   * Answer to a `hello` event: a selector in the server role, a context in the client role. `alpn` replaces the list of the negotiation; empty: none. plainfd -1 for none; it is owned by the engine afterwards. Unknown
    * sessions are ignored (it may have timed out) and plainfd is closed.
    */
-  decide(session: number, decision: { readonly refuse: true } | { readonly selector: Selector; readonly alpn?: readonly string[] }, plainfd: OwnedFd | -1): void;
+  decide(session: number, decision: { readonly refuse: true } | { readonly selector: Selector; readonly alpn?: readonly string[] } | { readonly context: Context }, plainfd: OwnedFd | -1): void;
   /**
    * Brings the plain-text side of a session that waits for it: a descriptor, owned by the engine afterwards (FD_KIND, `failed`, when it is no connected socket);
    * -1 for a new socket pair; or `refuse`, which ends the session with close_notify and `failed`. Sessions that do not wait are ignored and the descriptor is closed.
@@ -210,6 +229,13 @@ export interface Engine {
   /** Answered by an `answer` event with this request number. */
   exporter(session: number, request: number, label: string, context: Buffer | null, length: number): void;
   bindings(session: number, request: number): void;
+  /**
+   * Asks the client of an established server session for a certificate: post-handshake authentication (RFC 8446 section 4.6.2) or, on TLS 1.2,
+   * a renegotiation (RFC 5746). Answered once: by `reauthenticated` with this request number, or by an `answer` with a code: REAUTH_UNAVAILABLE (client role; no
+   * post_handshake_auth extension; no secure renegotiation or no extended master secret), BAD_STATE (one is under way; not open), TIMEOUT (without require), REAUTH_REFUSED (with
+   * require: nothing, a bad certificate or silence; the session ends and its `closed` follows).
+   */
+  reauthenticate(session: number, request: number, spec: ReauthSpec): void;
   counters(): EngineCounters;
   /** Closes everything and joins the threads; no event follows. May be called twice. */
   stop(): void;

@@ -16,7 +16,7 @@ const key = Buffer.alloc(16);
 const bodies: Readonly<Record<RequestOp, Record<string, unknown>>> = {
   hello: { versions: [1], client: 'test' }, ping: {}, listen: {}, join: { share: 'x' }, unlisten: { listener: 1 }, starttls: { role: 'server' },
   prng: { ctlkey: key, label: 'EXPORTER-x', length: 1 }, info: { ctlkey: key }, detach: { ctlkey: key }, reattach: { ctlkey: key },
-  close: { ctlkey: key }, taken: { ctlkey: key }, status: {}, sessions: {}, identities: {}, reload: {},
+  close: { ctlkey: key }, taken: { ctlkey: key }, reauthenticate: { ctlkey: key }, register: { service: 'chooser' }, unregister: { service: 'chooser' }, forget: {}, status: {}, sessions: {}, identities: {}, reload: {},
 };
 
 function codeOf(call: () => unknown): string {
