@@ -6,8 +6,8 @@
       "sources": [
         "engine/src/addon.cc", "engine/src/js_values.cc", "engine/src/js_events.cc", "engine/src/event_maker.cc", "engine/src/js_specs.cc",
         "engine/src/engine.cc", "engine/src/worker.cc", "engine/src/listener.cc", "engine/src/session.cc", "engine/src/session_io.cc", "engine/src/session_end.cc",
-        "engine/src/handshake.cc", "engine/src/established.cc", "engine/src/context.cc", "engine/src/peer_rules.cc", "engine/src/tickets.cc", "engine/src/selector.cc",
-        "engine/src/record_bio.cc", "engine/src/timer_wheel.cc", "engine/src/fd.cc"
+        "engine/src/handshake.cc", "engine/src/verify.cc", "engine/src/established.cc", "engine/src/reauth.cc", "engine/src/reauth_answers.cc", "engine/src/context.cc",
+        "engine/src/peer_rules.cc", "engine/src/tickets.cc", "engine/src/selector.cc", "engine/src/record_bio.cc", "engine/src/timer_wheel.cc", "engine/src/fd.cc"
       ],
       "defines": ["NAPI_VERSION=9", "OPENSSL_API_COMPAT=0x10101000L"],
       "cflags_cc": ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-Wno-cast-function-type", "-fvisibility=hidden", "-O2"],

@@ -17,6 +17,7 @@ export interface Certificates {
   readonly client: KeyPairSpec;
   /** A client certificate that another authority issued. */
   readonly stranger: KeyPairSpec;
+  readonly otherCa: Buffer;
 }
 
 function openssl(folder: string, ...args: string[]): void {
@@ -40,6 +41,7 @@ export function makeCertificates(): Certificates {
       rsa: issue(folder, 'ca', 'rsa', 'subjectAltName=DNS:server.test', ['rsa:2048']),
       client: issue(folder, 'ca', 'client', 'subjectAltName=DNS:client.test', ec),
       stranger: issue(folder, 'other', 'stranger', 'subjectAltName=DNS:stranger.test', ec),
+      otherCa: readFileSync(path.join(folder, 'other.crt')),
     };
   } finally {
     rmSync(folder, { recursive: true });

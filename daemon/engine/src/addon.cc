@@ -200,7 +200,16 @@ napi_value decide(napi_env env, napi_callback_info info) {
   Reader decision(env, call.arguments[1]);
   SelectorRef selector;
   std::optional<std::string> alpn;
-  if (!decision.flag_or("refuse", false)) {
+  const bool refused = decision.flag_or("refuse", false);
+  if (!refused && decision.has("context")) {
+    if (decision.has("selector")) return throw_error(env, "BAD_ARGUMENT", "a decision is a selector (server role) or a context (client role)", "context");
+    ContextRef context = context_of(env, decision.get("context"));
+    if (!context) return nullptr;
+    call.instance->engine->decide_identity(id, std::move(context), UniqueFd(plainfd));
+    return undefined(env);
+  }
+  if (!decision.ok()) return nullptr;
+  if (!refused) {
     selector = selector_of(env, decision.get("selector"));
     if (!selector) return nullptr;
     if (decision.has("alpn")) alpn = read_alpn(decision);
@@ -268,6 +277,18 @@ napi_value bindings(napi_env env, napi_callback_info info) {
   return undefined(env);
 }
 
+napi_value reauthenticate(napi_env env, napi_callback_info info) {
+  Call call;
+  SessionId id = 0;
+  uint64_t request = 0;
+  if (!read_call(env, info, call) || !session_argument(call, id) || !number_argument(call, 1, UINT32_MAX, "request", request)) return nullptr;
+  if (request == 0) return throw_error(env, "BAD_ARGUMENT", "request must not be 0, which says that nobody waits", "request");
+  auto terms = read_reauth_terms(env, call.arguments[2]);
+  if (!terms) return nullptr;
+  call.instance->engine->reauthenticate(id, static_cast<uint32_t>(request), std::move(*terms));
+  return undefined(env);
+}
+
 napi_value counters(napi_env env, napi_callback_info info) {
   Call call;
   if (!read_call(env, info, call)) return nullptr;
@@ -318,7 +339,7 @@ napi_value define_engine(napi_env env) {
       method("context", context),   method("selector", selector),         method("listen", listen),     method("setSelector", set_selector),
       method("pauseListener", pause_listener), method("unlisten", unlisten), method("startTls", start_tls), method("decide", decide),
       method("close", close_session), method("exporter", exporter),       method("bindings", bindings), method("counters", counters),
-      method("supply", supply),     method("stop", stop),
+      method("supply", supply),     method("reauthenticate", reauthenticate), method("stop", stop),
   };
   napi_value constructor = nullptr;
   napi_define_class(env, "Engine", NAPI_AUTO_LENGTH, construct, nullptr, sizeof methods / sizeof methods[0], methods, &constructor);

@@ -21,15 +21,6 @@ bool end_of_pem() {
   return ended;
 }
 
-std::string der(X509* certificate) {
-  unsigned char* data = nullptr;
-  const int length = i2d_X509(certificate, &data);
-  std::string result;
-  if (length > 0) result.assign(reinterpret_cast<char*>(data), static_cast<size_t>(length));
-  OPENSSL_free(data);
-  return result;
-}
-
 constexpr uint64_t fixed_options = SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_SSLv3 | SSL_OP_PRIORITIZE_CHACHA |
                                    SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION;
 
@@ -162,7 +153,7 @@ bool Context::add_key_pair(KeyPair& pair, std::string& problem) {
     return false;
   }
   const BioPtr key_bio = memory(pair.key);
-  const PkeyPtr key(PEM_read_bio_PrivateKey(key_bio.get(), nullptr, no_passphrase, nullptr));
+  PkeyPtr key(PEM_read_bio_PrivateKey(key_bio.get(), nullptr, no_passphrase, nullptr));
   if (!key) {
     problem = "the private key is no unencrypted PEM private key: " + take_reason("no key found");
     return false;
@@ -187,8 +178,11 @@ bool Context::add_key_pair(KeyPair& pair, std::string& problem) {
     problem = "the certificate chain has a part that is no certificate: " + take_reason("unknown reason");
     return false;
   }
-  const X509* held = SSL_CTX_get0_certificate(ctx_.get());
-  certificates_.emplace_back(held, std::make_shared<const std::string>(der(leaf.get())));
+  STACK_OF(X509)* issuers = nullptr;
+  SSL_CTX_get0_chain_certs(ctx_.get(), &issuers);
+  ChainPtr chain_kept(issuers == nullptr ? nullptr : X509_chain_up_ref(issuers));
+  auto octets = std::make_shared<const std::string>(tlspool::der_of(leaf.get()));
+  certificates_.push_back({std::move(leaf), std::move(key), std::move(chain_kept), std::move(octets)});
   return true;
 }
 
@@ -214,10 +208,17 @@ bool Context::set_trust(const std::string& pem, std::string& problem) {
 }
 
 SharedOctets Context::der_of(const X509* certificate) const {
-  for (const auto& [held, octets] : certificates_) {
-    if (held == certificate) return octets;
+  for (const Certificate& held : certificates_) {
+    if (held.leaf.get() == certificate) return held.der;
   }
   return nullptr;
+}
+
+bool Context::show(SSL* ssl) const {
+  SSL_certs_clear(ssl);
+  return std::all_of(certificates_.begin(), certificates_.end(), [ssl](const Certificate& held) {
+    return SSL_use_cert_and_key(ssl, held.leaf.get(), held.key.get(), held.chain.get(), 1) == 1;
+  });
 }
 
 bool Context::adopt(SSL* ssl) const {

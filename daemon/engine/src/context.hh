@@ -53,6 +53,9 @@ class Context {
   // DER of a certificate of ours; null when `certificate` is not one of this context.
   SharedOctets der_of(const X509* certificate) const;
 
+  // Gives an SSL the key pairs of this context in place of its own, and nothing else of it.
+  bool show(SSL* ssl) const;
+
   // Gives an SSL that was made from another context this context's credentials, trust and policy.
   // Only before the ClientHello has been acted on.
   bool adopt(SSL* ssl) const;
@@ -72,7 +75,13 @@ class Context {
   std::shared_ptr<TicketKeys> tickets_;
   std::shared_ptr<const PeerRules> peer_rules_;
   SharedOctets localid_;
-  std::vector<std::pair<const X509*, SharedOctets>> certificates_;
+  struct Certificate {
+    X509Ptr leaf;
+    PkeyPtr key;
+    ChainPtr chain;
+    SharedOctets der;
+  };
+  std::vector<Certificate> certificates_;
   std::string policy_;  // versions, suites and groups as one string: equal means nothing to change
   std::string ciphers_, ciphersuites_, groups_;
   int min_version_ = 0, max_version_ = 0;

@@ -85,9 +85,10 @@ Refusal Engine::start_tls(int cryptfd, int plainfd, SessionStart start, SessionI
 }
 
 void Engine::on_session(SessionId id, std::function<void(Session&)> task, std::function<void(Worker&)> missing) {
+  if (workers_.empty()) return;
+  // A number that was never given out: some worker has to say that it is not known.
   const unsigned index = Worker::index_of(id);
-  if (index >= workers_.size()) return;
-  workers_[index]->post([id, task = std::move(task), missing = std::move(missing)](Worker& own) {
+  workers_[index < workers_.size() ? index : 0]->post([id, task = std::move(task), missing = std::move(missing)](Worker& own) {
     Session* session = own.find(id);
     if (session != nullptr && !session->ended()) {
       task(*session);
@@ -104,6 +105,12 @@ void Engine::decide(SessionId id, SelectorRef selector, UniqueFd plainfd, std::o
     selector.reset();
   }
   on_session(id, [selector, boxed, alpn = std::move(alpn)](Session& session) { session.decide(selector, std::move(*boxed), alpn); }, {});
+}
+
+void Engine::decide_identity(SessionId id, ContextRef context, UniqueFd plainfd) {
+  auto boxed = std::make_shared<UniqueFd>(std::move(plainfd));
+  if (*boxed && !refuse_socket(boxed->get(), SocketUse::connected_plain).empty()) return decide(id, nullptr, {});
+  on_session(id, [context = std::move(context), boxed](Session& session) { session.decide_identity(context, std::move(*boxed)); }, {});
 }
 
 void Engine::supply(SessionId id, UniqueFd plainfd) {
@@ -130,6 +137,12 @@ void Engine::exporter(SessionId id, uint32_t request, std::string label, std::op
 void Engine::bindings(SessionId id, uint32_t request) {
   on_session(
       id, [=](Session& session) { session.answer_bindings(request); },
+      [request](Worker& own) { own.emit(ErrorAnswer{request, "CTLKEY_UNKNOWN", "the session has ended"}); });
+}
+
+void Engine::reauthenticate(SessionId id, uint32_t request, ReauthTerms terms) {
+  on_session(
+      id, [request, terms = std::move(terms)](Session& session) { session.reauthenticate(request, terms); },
       [request](Worker& own) { own.emit(ErrorAnswer{request, "CTLKEY_UNKNOWN", "the session has ended"}); });
 }
 

@@ -37,11 +37,13 @@ class Engine {
   Refusal start_tls(int cryptfd, int plainfd, SessionStart start, SessionId& id);
 
   void decide(SessionId id, SelectorRef selector, UniqueFd plainfd, std::optional<std::string> alpn = {});
+  void decide_identity(SessionId id, ContextRef context, UniqueFd plainfd);
   void supply(SessionId id, UniqueFd plainfd);  // none: a socket pair
   void refuse_plain(SessionId id);
   void close(SessionId id, CloseRequest request);
   void exporter(SessionId id, uint32_t request, std::string label, std::optional<std::string> context, size_t length);
   void bindings(SessionId id, uint32_t request);
+  void reauthenticate(SessionId id, uint32_t request, ReauthTerms terms);
   const Stats& stats() const { return shared_.stats; }
 
  private:

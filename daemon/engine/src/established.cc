@@ -19,15 +19,6 @@ namespace {
 constexpr uint64_t ticket_wait_ms = 20;
 constexpr uint64_t descriptor_wait_ms = 100;
 
-std::string der_of(X509* certificate) {
-  unsigned char* data = nullptr;
-  const int length = i2d_X509(certificate, &data);
-  std::string octets;
-  if (length > 0) octets.assign(reinterpret_cast<char*>(data), static_cast<size_t>(length));
-  OPENSSL_free(data);
-  return octets;
-}
-
 std::string system_text(const char* what, int error) { return std::string(what) + ": " + strerror(error); }
 
 }  // namespace
@@ -157,6 +148,8 @@ void Session::open_plain(UniqueFd application_end) {
   leave_handshake(true);
   worker_.timers().clear(timer_.node);
   if (!deferred_.empty()) worker_.timers().set(timer_.node, worker_.now_ms(), ticket_wait_ms);
+  if (server_ && SSL_version(ssl_.get()) == TLS1_2_VERSION) servername_ = std::move(start_->servername);
+  renegotiable_ = !server_ && can_renegotiate();
   start_.reset();
   selector_.reset();
   // An application waits for its descriptor; a backend waits for nobody.
@@ -183,31 +176,41 @@ EstablishedEvent Session::describe(UniqueFd application_end) {
   SSL_get0_alpn_selected(ssl, &alpn, &alpn_length);
   if (alpn_length > 0) event.alpn.assign(reinterpret_cast<const char*>(alpn), alpn_length);
   event.servername = start_->servername;
-  event.localid = context_->localid();
-  event.revision = context_->revision();
-  event.local_certificate = context_->der_of(SSL_get_certificate(ssl));
+  const Context& identity = shown_ ? *shown_ : *context_;
+  event.localid = identity.localid();
+  event.revision = identity.revision();
+  event.local_certificate = identity.der_of(SSL_get_certificate(ssl));
   event.remote = start_->remote;
   event.local = start_->local.family == Endpoint::Family::none ? local_endpoint(crypt_.get()) : start_->local;
-  describe_peer(event);
+  event.peer = describe_peer();
   return event;
 }
 
-void Session::describe_peer(EstablishedEvent& event) {
+PeerFacts Session::describe_peer() {
   SSL* ssl = ssl_.get();
+  PeerFacts facts;
   const X509Ptr leaf(SSL_get1_peer_certificate(ssl));
-  if (!leaf) return;
+  if (!leaf) return facts;
   const long verified = SSL_get_verify_result(ssl);
-  event.authorized = verified == X509_V_OK;
-  if (!event.authorized) event.authorization_error = verify_code_name(verified);
-  event.peer_certificates.push_back(der_of(leaf.get()));
+  facts.authorized = verified == X509_V_OK;
+  if (!facts.authorized) facts.authorization_error = verify_code_name(verified);
+  facts.peer_certificates.push_back(der_of(leaf.get()));
   // The server's list leaves the leaf out, the client's holds it (SSL_get_peer_cert_chain).
   const STACK_OF(X509)* chain = SSL_get_peer_cert_chain(ssl);
-  for (int i = server_ ? 0 : 1; chain != nullptr && i < sk_X509_num(chain) && event.peer_certificates.size() < 16; ++i)
-    event.peer_certificates.push_back(der_of(sk_X509_value(chain, i)));
+  for (int i = server_ ? 0 : 1; chain != nullptr && i < sk_X509_num(chain) && facts.peer_certificates.size() < 16; ++i)
+    facts.peer_certificates.push_back(der_of(sk_X509_value(chain, i)));
+  return facts;
+}
+
+// In the middle of a renegotiation OpenSSL has the randoms of one session and the secret of another, or of none.
+const char* Session::why_not_exported() const {
+  if (phase_ != Phase::open && phase_ != Phase::supplying) return "the session is not established any more";
+  if (SSL_version(ssl_.get()) == TLS1_2_VERSION && SSL_in_init(ssl_.get()) == 1) return "the session is being renegotiated; ask again when that is done";
+  return nullptr;
 }
 
 void Session::answer_exporter(uint32_t request, const std::string& label, const std::optional<std::string>& context, size_t length) {
-  if (phase_ != Phase::open && phase_ != Phase::supplying) return worker_.emit(ErrorAnswer{request, "BAD_STATE", "the session is not established any more"});
+  if (const char* why = why_not_exported()) return worker_.emit(ErrorAnswer{request, "BAD_STATE", why});
   std::string octets(length, '\0');
   const auto* context_data = context ? reinterpret_cast<const unsigned char*>(context->data()) : nullptr;
   const int done = SSL_export_keying_material(ssl_.get(), reinterpret_cast<unsigned char*>(octets.data()), length, label.data(), label.size(),
@@ -217,12 +220,12 @@ void Session::answer_exporter(uint32_t request, const std::string& label, const 
 }
 
 void Session::answer_bindings(uint32_t request) {
-  if (phase_ != Phase::open && phase_ != Phase::supplying) return worker_.emit(ErrorAnswer{request, "BAD_STATE", "the session is not established any more"});
+  if (const char* why = why_not_exported()) return worker_.emit(ErrorAnswer{request, "BAD_STATE", why});
   SSL* ssl = ssl_.get();
   BindingsAnswer answer{request, {}, {}, {}};
   unsigned char octets[EVP_MAX_MD_SIZE];
   if (SSL_version(ssl) == TLS1_2_VERSION) {
-    // tls-unique is the first Finished of the handshake: the client's, or the server's when resumed (RFC 5929 section 3.1).
+    // tls-unique is the first Finished of the latest handshake: the client's, or the server's when resumed (RFC 5929 section 3.1).
     const bool ours = (SSL_session_reused(ssl) == 1) == server_;
     const size_t length = ours ? SSL_get_finished(ssl, octets, sizeof octets) : SSL_get_peer_finished(ssl, octets, sizeof octets);
     if (length > 0) answer.tls_unique.emplace(reinterpret_cast<char*>(octets), length);

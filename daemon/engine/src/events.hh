@@ -26,6 +26,13 @@ struct HelloEvent {
   Endpoint remote;
 };
 
+// What is known of the peer's certificate.
+struct PeerFacts {
+  bool authorized = false;
+  const char* authorization_error = nullptr;
+  std::vector<std::string> peer_certificates;  // DER, leaf first
+};
+
 struct EstablishedEvent {
   SessionId session;
   ListenerId listener;
@@ -33,20 +40,27 @@ struct EstablishedEvent {
   bool server;
   bool tls13;
   bool resumed;
-  bool authorized;
   bool waiting;  // for its plain side; SuppliedEvent or FailedEvent follows
   const char* cipher;
   const char* cipher_name;
   std::string group;
-  const char* authorization_error;
   std::string alpn;
   std::string servername;
   SharedOctets localid;
   uint32_t revision;
   SharedOctets local_certificate;
-  std::vector<std::string> peer_certificates;
+  PeerFacts peer;
   Endpoint remote;
   Endpoint local;
+};
+
+enum class ReauthOutcome : uint8_t { authenticated, refused, rejected };
+
+struct ReauthenticatedEvent {
+  SessionId session;
+  uint32_t request;  // 0: nobody waits for it any more
+  ReauthOutcome outcome;
+  PeerFacts peer;
 };
 
 struct SuppliedEvent {
@@ -98,8 +112,8 @@ struct ListenerEvent {
   std::string text;
 };
 
-using Event =
-    std::variant<HelloEvent, EstablishedEvent, SuppliedEvent, FailedEvent, ClosedEvent, OctetsAnswer, BindingsAnswer, ErrorAnswer, ListenerEvent>;
+using Event = std::variant<HelloEvent, EstablishedEvent, SuppliedEvent, FailedEvent, ClosedEvent, ReauthenticatedEvent, OctetsAnswer, BindingsAnswer,
+                           ErrorAnswer, ListenerEvent>;
 
 // Receives batches of events from any worker thread.
 class EventSink {

@@ -3,7 +3,6 @@
 #include <netinet/in.h>
 #include <openssl/x509v3.h>
 #include <algorithm>
-#include <ctime>
 
 #include "session.hh"
 #include "worker.hh"
@@ -64,58 +63,18 @@ int on_verify(X509_STORE_CTX* store, void*) {
 }
 
 void on_info(const SSL* ssl, int where, int value) {
-  if ((where & SSL_CB_ALERT) == 0) return;
+  if (where != SSL_CB_HANDSHAKE_START && (where & SSL_CB_ALERT) == 0) return;
   Session* session = Session::of(ssl);
+  if (session == nullptr) return;
+  if (where == SSL_CB_HANDSHAKE_START) return session->on_handshake_start();
   const int description = value & 0xff;
+  if (where == SSL_CB_READ_ALERT && description == SSL_AD_NO_RENEGOTIATION) session->note_no_renegotiation();
   // TLS 1.3 ignores the level: all but these two are fatal (RFC 8446 section 6). In TLS 1.2 a warning changes nothing.
   const bool fatal = value >> 8 == SSL3_AL_FATAL || (SSL_version(ssl) == TLS1_3_VERSION && description != SSL_AD_USER_CANCELLED);
-  if (session != nullptr && fatal && description != SSL_AD_CLOSE_NOTIFY) session->note_alert((where & SSL_CB_READ) != 0, description);
-}
-
-int64_t expiry_of(const X509* certificate) {
-  tm parts{};
-  if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &parts) != 1) return 1;
-  return static_cast<int64_t>(timegm(&parts));
+  if (fatal && description != SSL_AD_CLOSE_NOTIFY) session->note_alert((where & SSL_CB_READ) != 0, description);
 }
 
 }  // namespace
-
-const char* verify_code_name(long code) {
-  switch (code) {
-#define NAME(name) \
-  case X509_V_ERR_##name: \
-    return #name
-    NAME(UNABLE_TO_GET_ISSUER_CERT);
-    NAME(UNABLE_TO_GET_CRL);
-    NAME(CERT_SIGNATURE_FAILURE);
-    NAME(CERT_NOT_YET_VALID);
-    NAME(CERT_HAS_EXPIRED);
-    NAME(ERROR_IN_CERT_NOT_BEFORE_FIELD);
-    NAME(ERROR_IN_CERT_NOT_AFTER_FIELD);
-    NAME(DEPTH_ZERO_SELF_SIGNED_CERT);
-    NAME(SELF_SIGNED_CERT_IN_CHAIN);
-    NAME(UNABLE_TO_GET_ISSUER_CERT_LOCALLY);
-    NAME(UNABLE_TO_VERIFY_LEAF_SIGNATURE);
-    NAME(CERT_CHAIN_TOO_LONG);
-    NAME(CERT_REVOKED);
-    NAME(INVALID_CA);
-    NAME(PATH_LENGTH_EXCEEDED);
-    NAME(INVALID_PURPOSE);
-    NAME(CERT_UNTRUSTED);
-    NAME(CERT_REJECTED);
-    NAME(HOSTNAME_MISMATCH);
-    NAME(IP_ADDRESS_MISMATCH);
-    NAME(EE_KEY_TOO_SMALL);
-    NAME(CA_KEY_TOO_SMALL);
-    NAME(CA_MD_TOO_WEAK);
-    NAME(UNHANDLED_CRITICAL_EXTENSION);
-    NAME(PERMITTED_VIOLATION);
-    NAME(EXCLUDED_VIOLATION);
-#undef NAME
-    default:
-      return "CERT_VERIFICATION_FAILED";
-  }
-}
 
 void install_handshake_callbacks(SSL_CTX* ctx) {
   SSL_CTX_set_client_hello_cb(ctx, on_hello, nullptr);
@@ -141,6 +100,7 @@ bool Session::begin_client() {
   if (!ssl_) return false;
   SSL* ssl = ssl_.get();
   SSL_set_verify(ssl, SSL_VERIFY_PEER, nullptr);
+  offer_reauth();
   const std::string& remoteid = start_->remoteid;
   X509_VERIFY_PARAM* param = SSL_get0_param(ssl);
   X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
@@ -169,12 +129,12 @@ bool Session::apply_context(ContextRef chosen) {
 }
 
 int Session::on_client_hello(int* alert) {
-  if (!start_) return SSL_CLIENT_HELLO_ERROR;  // cannot happen: renegotiation is refused
   std::string name;
   if (const int fault = read_servername(ssl_.get(), name); fault != 0) {
     *alert = fault;
     return SSL_CLIENT_HELLO_ERROR;
   }
+  if (!start_) return on_renegotiation_hello(name, alert);
   // RFC 8446 section 4.1.2: the ClientHello after a HelloRetryRequest names the same server. Else the owner would be asked
   // about one name, and another one served. OpenSSL does not compare them.
   if (std::exchange(hello_seen_, true) && name != start_->servername) {
@@ -206,42 +166,19 @@ int Session::choose_alpn(const unsigned char** out, unsigned char* out_length, c
   return verdict == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-int Session::verify_peer(X509_STORE_CTX* store) {
-  const int verdict = X509_verify_cert(store);
-  const STACK_OF(X509)* chain = X509_STORE_CTX_get0_chain(store);
-  if (server_ && verdict == 1 && chain != nullptr) {
-    int64_t expiry = INT64_MAX;
-    for (int i = 0; i < sk_X509_num(chain); ++i) expiry = std::min(expiry, expiry_of(sk_X509_value(chain, i)));
-    peer_expiry_ = expiry;
-  }
-  if (const PeerRules* rules = context_->peer_rules(); rules != nullptr) {
-    // Also where the chain is bad and that may be overlooked: what a rule refuses is never let through.
-    std::string refusal = rules->refusal(X509_STORE_CTX_get0_cert(store));
-    if (!refusal.empty()) {
-      if (start_) start_->refusal = std::move(refusal);
-      X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED);
-      return 0;
-    }
-    if (verdict != 1 && rules->has_allow()) return 0;
-  }
-  if (verdict == 1) return 1;
-  const bool lenient = !negotiation_->reject_unauthorized && !(server_ && context_->client_auth() == ClientAuth::require);
-  if (lenient) {
-    // Such a session must not be resumed as if its certificate had been checked again.
-    if (server_) peer_expiry_ = 1;
-    return 1;
-  }
-  return verdict;
-}
-
 void Session::ask_owner() {
-  HelloEvent event{id_, listener_, start_->servername, read_alpn(ssl_.get()), start_->remote};
+  HelloEvent event{id_, listener_, start_->servername, server_ ? read_alpn(ssl_.get()) : std::vector<std::string>(), start_->remote};
   worker_.emit(std::move(event));
 }
 
 void Session::decide(SelectorRef selector, UniqueFd plainfd, std::optional<std::string> alpn) {
   if (phase_ != Phase::asking) return;
+  if (!server_ && selector) return fail("BAD_ARGUMENT", "the owner answered the request for a certificate by a selector; a client is told its context");
   phase_ = Phase::handshake;
+  if (!server_) {
+    identity_answer_ = IdentityAnswer::refused;  // OpenSSL ends the handshake then, with an alert
+    return pump();
+  }
   if (!selector) {
     selector_.reset();  // on_client_hello() refuses then, with an alert
   } else {
@@ -270,7 +207,7 @@ void Session::drive_handshake() {
     // A peer that is gone by now fails the session in here: it must not be established after that.
     if (!(error == SSL_ERROR_NONE && server_ ? defer_tickets() : flush_output())) return;
     if (phase_ == Phase::handshake && error == SSL_ERROR_NONE) return establish();
-    if (error == SSL_ERROR_WANT_CLIENT_HELLO_CB) {
+    if (error == SSL_ERROR_WANT_CLIENT_HELLO_CB || error == SSL_ERROR_WANT_X509_LOOKUP) {
       park_input();
       return ask_owner();
     }
@@ -291,6 +228,7 @@ void Session::fail_handshake() {
   const long verified = SSL_get_verify_result(ssl_.get());
   const bool refused_name = server_ && alert_sent_ == SSL_AD_UNRECOGNIZED_NAME;
   std::string reason = take_reason("unknown error");
+  if (identity_answer_ == IdentityAnswer::refused) return fail("HANDSHAKE_FAILED", "the owner of the session gave it no identity when the server asked for a certificate");
   if (refused_name) return fail("NAME_REFUSED", start_->servername.empty() ? "the client sent no server name (SNI) and there is no default identity"
                                                                            : "the server name that the client asks for is not served here");
   if (start_ && !start_->refusal.empty())

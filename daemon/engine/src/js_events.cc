@@ -6,6 +6,7 @@ namespace tlspool::js {
 namespace {
 
 constexpr const char* closed_names[] = {"closed", "truncated", "reset", "alert", "error", "timeout", "revoked", "drained"};
+constexpr const char* outcome_names[] = {"authenticated", "refused", "rejected"};
 
 napi_value object_of(napi_env env, const char* kind) {
   napi_value object = nullptr;
@@ -49,6 +50,8 @@ napi_value to_js(EventMaker& maker, HelloEvent& event) {
   return object;
 }
 
+napi_value make_der(napi_env env, const std::string& der) { return make_buffer(env, der); }
+
 napi_value or_undefined(napi_env env, napi_value value) {
   if (value == nullptr) napi_get_undefined(env, &value);
   return value;
@@ -56,7 +59,6 @@ napi_value or_undefined(napi_env env, napi_value value) {
 
 napi_value to_js(EventMaker& maker, EstablishedEvent& event) {
   const napi_env env = maker.env();
-  const auto make_der = [](napi_env e, const std::string& der) { return make_buffer(e, der); };
   const auto endpoint = [&](const Endpoint& end) { return or_undefined(env, end.family == Endpoint::Family::none ? nullptr : maker.endpoint(end)); };
   const napi_value arguments[] = {
       make_number(env, static_cast<double>(event.session)),
@@ -73,9 +75,9 @@ napi_value to_js(EventMaker& maker, EstablishedEvent& event) {
       maker.word(*event.localid),
       make_number(env, event.revision),
       maker.flag(event.resumed),
-      maker.flag(event.authorized),
-      maker.word_unless_empty(event.authorization_error == nullptr ? "" : event.authorization_error),
-      list_of(env, event.peer_certificates, make_der),
+      maker.flag(event.peer.authorized),
+      maker.word_unless_empty(event.peer.authorization_error == nullptr ? "" : event.peer.authorization_error),
+      list_of(env, event.peer.peer_certificates, make_der),
       or_undefined(env, event.local_certificate ? maker.certificate(event.local_certificate) : nullptr),
       endpoint(event.remote),
       endpoint(event.local),
@@ -112,6 +114,18 @@ napi_value to_js(EventMaker& maker, ClosedEvent& event) {
       make_number(env, static_cast<double>(event.sent)),
   };
   return maker.make(EventMaker::closed, arguments, sizeof arguments / sizeof arguments[0]);
+}
+
+napi_value to_js(EventMaker& maker, ReauthenticatedEvent& event) {
+  const napi_env env = maker.env();
+  const napi_value object = object_of(env, "reauthenticated");
+  set_number(env, object, "session", static_cast<double>(event.session));
+  set_number(env, object, "request", event.request);
+  set_text(env, object, "outcome", outcome_names[static_cast<size_t>(event.outcome)]);
+  set(env, object, "authorized", maker.flag(event.peer.authorized));
+  if (event.peer.authorization_error != nullptr) set_text(env, object, "authorizationError", event.peer.authorization_error);
+  set(env, object, "peerCertificates", list_of(env, event.peer.peer_certificates, make_der));
+  return object;
 }
 
 napi_value answer_of(napi_env env, uint32_t request) {

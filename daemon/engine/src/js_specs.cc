@@ -223,13 +223,29 @@ std::string read_alpn(Reader& reader) {
   return wire;
 }
 
+std::optional<ReauthTerms> read_reauth_terms(napi_env env, napi_value object) {
+  napi_valuetype type = napi_undefined;
+  if (object == nullptr || napi_typeof(env, object, &type) != napi_ok || type != napi_object) {
+    throw_error(env, "BAD_ARGUMENT", "spec must be an object", "spec");
+    return std::nullopt;
+  }
+  Reader reader(env, object);
+  ReauthTerms terms;
+  if (!reader.has("require")) reader.fail("require", "must be true or false");
+  terms.require = reader.flag_or("require", true);
+  terms.timeout_ms = reader.number_or("timeoutMs", 1, 3'600'000, 0);
+  if (reader.has("context")) terms.context = context_of(env, reader.get("context"));
+  const bool good = reader.ok() && (!reader.has("context") || terms.context);
+  return good ? std::optional(std::move(terms)) : std::nullopt;
+}
+
 std::shared_ptr<const Negotiation> read_negotiation(napi_env env, napi_value object, bool server) {
   Reader reader(env, object);
   auto negotiation = std::make_shared<Negotiation>();
   if (reader.has("alpn")) negotiation->alpn = read_alpn(reader);
   if (server && reader.has("clientAuth")) negotiation->client_auth = read_client_auth(reader, "clientAuth");
   negotiation->reject_unauthorized = reader.flag_or("rejectUnauthorized", true);
-  negotiation->ask = server && reader.flag_or("ask", false);
+  negotiation->ask = reader.flag_or("ask", false);
   negotiation->ask_plain = reader.flag_or("askPlain", false);
   if (reader.has("backend")) read_backend(env, reader, *negotiation);
   if (negotiation->ask_plain && negotiation->backend) reader.fail("askPlain", "does not go with a backend: a session has one plain-text side");

@@ -15,6 +15,8 @@ napi_value make_selector(napi_env env, napi_value spec);
 ContextRef context_of(napi_env env, napi_value object);
 SelectorRef selector_of(napi_env env, napi_value object);
 std::shared_ptr<const Negotiation> read_negotiation(napi_env env, napi_value spec, bool server);
+// What `reauthenticate` is told.
+std::optional<ReauthTerms> read_reauth_terms(napi_env env, napi_value spec);
 // The field `alpn` in the wire format of RFC 7301 section 3.1.
 std::string read_alpn(Reader& reader);
 // Throws unless chain and key are a usable pair.

@@ -21,6 +21,8 @@ struct Deleter {
 using SslPtr = std::unique_ptr<SSL, Deleter<SSL_free>>;
 using SslCtxPtr = std::unique_ptr<SSL_CTX, Deleter<SSL_CTX_free>>;
 using BioPtr = std::unique_ptr<BIO, Deleter<BIO_free>>;
+inline void free_chain(STACK_OF(X509)* chain) { sk_X509_pop_free(chain, X509_free); }
+using ChainPtr = std::unique_ptr<STACK_OF(X509), Deleter<free_chain>>;
 using X509Ptr = std::unique_ptr<X509, Deleter<X509_free>>;
 using PkeyPtr = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
 using BioMethodPtr = std::unique_ptr<BIO_METHOD, Deleter<BIO_meth_free>>;
@@ -33,6 +35,16 @@ inline std::string take_reason(const char* fallback) {
   std::string text = reason != nullptr ? reason : fallback;
   ERR_clear_error();
   return text;
+}
+
+// Empty when memory is short.
+inline std::string der_of(const X509* certificate) {
+  unsigned char* data = nullptr;
+  const int length = i2d_X509(certificate, &data);
+  std::string octets;
+  if (length > 0) octets.assign(reinterpret_cast<char*>(data), static_cast<size_t>(length));
+  OPENSSL_free(data);
+  return octets;
 }
 
 }  // namespace tlspool

@@ -113,6 +113,7 @@ void Session::maybe_finish() {
 // Reports the end exactly once and gives the plain side away: its receiver closes it when the owner was told.
 void Session::finish(ClosedHow how, std::string detail) {
   if (phase_ != Phase::open) return;
+  end_reauth(how, detail);
   if (plain_inet_ && how != ClosedHow::closed && how != ClosedHow::drained && how != ClosedHow::revoked) reset_on_close(plain_.get());
   if (plain_backend_) plain_.reset();
   else if (plain_) worker_.unwatch(plain_.get());
@@ -122,6 +123,7 @@ void Session::finish(ClosedHow how, std::string detail) {
   worker_.emit(ClosedEvent{id_, std::move(plain_), how, alert_received_, std::move(detail), received_, sent_},
                how == ClosedHow::closed ? Urgency::later : Urgency::now);
   to_plain_ = {};
+  answers_.reset();
   // After close_notify both ways the peer has nothing left to say that a RST could answer.
   rx_done_ && tx_done_ ? end() : linger();
 }

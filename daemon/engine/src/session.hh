@@ -18,6 +18,7 @@
 #include "events.hh"
 #include "fd.hh"
 #include "ossl.hh"
+#include "reauth.hh"
 #include "record_bio.hh"
 #include "selector.hh"
 #include "timer_wheel.hh"
@@ -68,25 +69,28 @@ class Session {
   bool begin();
   void on_crypt(uint32_t epoll_events);
   void on_plain(uint32_t epoll_events);
-  void on_deadline();
   // Goes on where the last turn ended; for the worker's ready list.
   void pump();
 
   void decide(SelectorRef selector, UniqueFd plainfd, std::optional<std::string> alpn);  // null selector: refuse; alpn in wire format
-  void supply(UniqueFd plainfd);  // none: make a socket pair
+  void decide_identity(ContextRef context, UniqueFd plainfd);  // client role
+  void supply(UniqueFd plainfd);                               // none: make a socket pair
   void refuse_plain(const char* code, std::string text);
   void close(CloseRequest request);
   void answer_exporter(uint32_t request, const std::string& label, const std::optional<std::string>& context, size_t length);
   void answer_bindings(uint32_t request);
+  void reauthenticate(uint32_t request, ReauthTerms terms);
 
   SessionId id() const { return id_; }
   bool ended() const { return phase_ == Phase::ended; }
   bool in_handshake() const { return phase_ == Phase::handshake || phase_ == Phase::asking || phase_ == Phase::supplying || phase_ == Phase::connecting; }
-  TimerNode& timer() { return timer_.node; }
-  static Session& of_timer(TimerNode& node) { return *reinterpret_cast<TimerOfSession*>(&node)->session; }
+  static void on_timer(TimerNode& node) {
+    const SessionTimer& timer = *reinterpret_cast<SessionTimer*>(&node);
+    timer.reauth ? timer.session->on_reauth_deadline() : timer.session->on_deadline();
+  }
   bool queued = false;  // on the worker's ready list
 
-  // For the callbacks of tickets.cc and handshake.cc.
+  // For the callbacks of tickets.cc, handshake.cc and reauth*.cc.
   const Context* context() const { return context_.get(); }
   int64_t peer_expiry() const { return peer_expiry_; }
   void set_peer_expiry(int64_t at_s) { peer_expiry_ = at_s; }
@@ -94,13 +98,18 @@ class Session {
   int on_client_hello(int* alert);
   int choose_alpn(const unsigned char** out, unsigned char* out_length, const unsigned char* offered, unsigned offered_length) const;
   int verify_peer(X509_STORE_CTX* store);
+  int on_certificate_wanted();
+  void on_handshake_start();
+  void note_finished() {
+    if (asked_) asked_->finished = true;
+  }
+  void note_no_renegotiation() {
+    if (asked_) asked_->declined = true;
+  }
 
  private:
   enum class Phase : uint8_t { handshake, asking, supplying, connecting, open, lingering, ended };
-  struct TimerOfSession {
-    TimerNode node;  // first: of_timer() relies on it
-    Session* session;
-  };
+  enum class IdentityAnswer : uint8_t { none, given, refused };
 
   // handshake.cc
   bool begin_server();
@@ -122,12 +131,36 @@ class Session {
   void backend_connected();
   void open_plain(UniqueFd application_end);
   EstablishedEvent describe(UniqueFd application_end);
-  void describe_peer(EstablishedEvent& event);
+  PeerFacts describe_peer();
+  const char* why_not_exported() const;
+
+  // reauth.cc
+  bool apply_reauth_terms();
+  void ask_client();
+  const char* ask_after_handshake();
+  const char* ask_to_renegotiate();
+  int on_renegotiation_hello(const std::string& name, int* alert);
+  void settle_reauth();
+  void conclude_reauth();
+  void refuse_reauth(const char* code, std::string text);
+  void end_reauth(ClosedHow how, const std::string& detail);
+  void end_reauth_unanswered();
+  void set_reauth_deadline();
+  void on_reauth_deadline();
+  std::string broken_reason();
+
+  // reauth_answers.cc
+  void offer_reauth();
+  bool may_answer();
+  bool is_same_server(X509* leaf) const;
+  bool can_renegotiate() const;
+  void settle_answers();
 
   // session_io.cc
   enum class Received : uint8_t { some, nothing, end, broken };
   Received receive_crypt(size_t most);
   void park_input();
+  bool reads_while_blocked() const;
   bool crypt_to_plain();
   bool plain_to_crypt();
   bool decrypt_all(size_t& plain_octets);
@@ -149,6 +182,7 @@ class Session {
   size_t turn_octets(bool towards_crypt, size_t last) const;
 
   // session.cc
+  void on_deadline();
   void arm(bool crypt, bool want_write);
   void maybe_finish();
   void finish(ClosedHow how, std::string detail);
@@ -165,7 +199,11 @@ class Session {
   SelectorRef selector_;
   std::shared_ptr<const Negotiation> negotiation_;
   std::unique_ptr<SessionStart> start_;  // until established
-  TimerOfSession timer_;
+  std::unique_ptr<ReauthAsked> asked_;      // server role
+  std::unique_ptr<ReauthAnswers> answers_;  // client role
+  ContextRef shown_;                        // client role: whose key pairs the owner chose, where it was asked
+  std::string servername_;                  // server role, TLS 1.2: of the first handshake
+  SessionTimer timer_;
   std::vector<uint8_t> held_;      // received, not yet given to OpenSSL
   std::vector<uint8_t> to_crypt_;  // records that the peer's socket did not take yet
   std::vector<uint8_t> deferred_;  // session tickets, sent with whatever we send next
@@ -174,6 +212,7 @@ class Session {
   uint64_t received_ = 0, sent_ = 0;
   uint32_t sent_records_ = 0, received_records_ = 0;  // under the current keys
   uint32_t last_turn_in_ = 0, last_turn_out_ = 0;
+  uint32_t piled_answers_ = 0;  // octets in to_crypt_ that answer what the peer sent
   uint32_t since_idle_ = 0;  // octets sent since the last pause, for the record size
   uint64_t last_sent_ms_ = 0;
   uint64_t plain_wait_until_ms_ = 0;  // handshake done, no descriptors for the plain side yet
@@ -181,6 +220,7 @@ class Session {
   const ListenerId listener_;
   int16_t alert_received_ = -1, alert_sent_ = -1;
   Phase phase_ = Phase::handshake;
+  IdentityAnswer identity_answer_ = IdentityAnswer::none;
   ClosedHow closing_how_ = ClosedHow::closed;
   const bool server_;
   bool crypt_inet_ = false, plain_inet_ = false, plain_packets_ = false;
@@ -197,6 +237,7 @@ class Session {
   bool ending_ = false;        // the plain side ends where it has nothing more right now
   bool hello_seen_ = false;    // its name was decided upon
   bool plain_supplied_ = false;  // the owner was asked for the plain side, and answered
+  bool renegotiable_ = false;  // client role: a HelloRequest may be answered
   bool counted_handshake_ = true;
 };
 

@@ -31,6 +31,7 @@ void Session::plain_ended() {
 }
 
 void Session::peer_said_close() {
+  end_reauth_unanswered();
   shut_plain_if_flushed();
   maybe_finish();
 }

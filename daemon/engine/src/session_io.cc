@@ -17,6 +17,7 @@ constexpr size_t small_record_octets = 1369;
 constexpr uint32_t small_until_octets = 16 * 1024;
 constexpr uint64_t idle_ms = 1000;
 constexpr size_t kept_octets = 64 * 1024;  // what a blocked direction may hold (DESIGN section 4)
+constexpr size_t message_octets = 16 * 1024 + 2048;
 constexpr int turns_per_pump = 4;
 
 }  // namespace
@@ -95,8 +96,15 @@ void Session::park_input() {
   io_.input = {};
 }
 
+// In the middle of a reauthentication nothing is taken from the application, and one that writes before it reads would wait for us, while
+// the rest of the peer's answer waits for the application to read.
+bool Session::reads_while_blocked() const {
+  return (asked_ || answers_) && SSL_in_init(ssl_.get()) == 1 && to_plain_.size() - to_plain_sent_ < 2 * kept_octets;
+}
+
 bool Session::crypt_to_plain() {
-  if (!to_plain_.empty() && !flush_plain()) return false;
+  const bool blocked = !to_plain_.empty() && !flush_plain();
+  if (phase_ != Phase::open || (blocked && !reads_while_blocked())) return false;
   if (breaking_) {
     finish(closing_how_, "");
     return false;
@@ -108,9 +116,10 @@ bool Session::crypt_to_plain() {
     else if (crypt_in_ && crypt_hup_ && tx_done_) maybe_finish();
     return false;
   }
-  // Answers to KeyUpdate requests pile up when the peer sends and does not read.
-  if (to_crypt_.size() - to_crypt_sent_ > kept_octets && !flush_crypt()) return false;
-  switch (receive_crypt(turn_octets(false, last_turn_in_))) {
+  // Answers to KeyUpdate requests pile up when the peer sends and does not read. Only they count: were the application's octets a reason
+  // not to read, two engines whose applications both write would wait for each other.
+  if (piled_answers_ > kept_octets && !flush_crypt()) return false;
+  switch (receive_crypt(blocked ? message_octets : turn_octets(false, last_turn_in_))) {
     case Received::nothing:
       return false;
     case Received::end:
@@ -131,7 +140,8 @@ bool Session::crypt_to_plain() {
   received_ += plain_octets;
   if (plain_octets > 0 && !plain_gone_) write_plain(worker_.plain_scratch(), plain_octets);
   if (phase_ != Phase::open || !goes_on) return false;
-  if (rx_done_) peer_said_close();
+  if (asked_ || answers_) settle_reauth();
+  if (phase_ == Phase::open && rx_done_) peer_said_close();
   return phase_ == Phase::open;
 }
 
@@ -152,22 +162,25 @@ bool Session::decrypt_all(size_t& plain_octets) {
     const int error = SSL_get_error(ssl_.get(), result);
     if (error == SSL_ERROR_ZERO_RETURN) rx_done_ = true;
     if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_ZERO_RETURN) break;
-    const std::string reason = take_reason("unknown error");
+    const std::string reason = broken_reason();
     if (plain_octets > 0 && !plain_gone_) write_plain(out, plain_octets);
     received_ += plain_octets;
     plain_octets = 0;
     const bool alerted = alert_received_ >= 0;
     finish(alerted ? ClosedHow::alert : ClosedHow::error,
-           alerted ? std::string("the peer sent the alert ") + SSL_alert_desc_string_long(alert_received_) : "the TLS stream is broken: " + reason);
+           alerted ? std::string("the peer sent the alert ") + SSL_alert_desc_string_long(alert_received_) : reason);
     return false;
   }
   answer_key_update();
-  return flush_output();
+  const size_t before = to_crypt_.size();
+  const bool open = flush_output();
+  if (to_crypt_.size() > before) piled_answers_ += static_cast<uint32_t>(to_crypt_.size() - before);
+  return open;
 }
 
 // RFC 8446 section 4.6.3: an update_requested is answered with the next record; OpenSSL would wait for application data.
 void Session::answer_key_update() {
-  if (tx_closing_ || SSL_version(ssl_.get()) != TLS1_3_VERSION) return;
+  if (tx_closing_ || SSL_version(ssl_.get()) != TLS1_3_VERSION || SSL_in_init(ssl_.get()) == 1) return;
   if (SSL_get_key_update_type(ssl_.get()) != SSL_KEY_UPDATE_NONE) {
     SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_NOT_REQUESTED);
     SSL_do_handshake(ssl_.get());
@@ -184,7 +197,7 @@ void Session::answer_key_update() {
 bool Session::plain_to_crypt() {
   if (!to_crypt_.empty() && !flush_crypt()) return false;
   // In the middle of a message of the peer, such as a long session ticket, OpenSSL writes nothing and cannot shut down.
-  if (plain_eof_ || !plain_in_ || SSL_in_init(ssl_.get()) == 1) return false;
+  if (plain_eof_ || !plain_in_ || SSL_in_init(ssl_.get()) == 1 || (asked_ && asked_->quiet_until_ms != 0)) return false;
   const size_t most = plain_packets_ ? Worker::max_turn_octets : turn_octets(true, last_turn_out_);
   // MSG_TRUNC: a packet that does not fit is told with its true length.
   const ssize_t n = recv(plain_.get(), worker_.plain_scratch(), most, plain_packets_ ? MSG_DONTWAIT | MSG_TRUNC : MSG_DONTWAIT);
@@ -246,6 +259,10 @@ void Session::count_sent_records(size_t octets) {
 
 bool Session::write_plain(const uint8_t* data, size_t length) {
   size_t at = 0;
+  if (!to_plain_.empty()) {  // reads_while_blocked()
+    to_plain_.insert(to_plain_.end(), data, data + length);
+    return false;
+  }
   while (at < length && to_plain_.empty()) {
     // A packet socket keeps boundaries and takes all or nothing: a record's worth at a time.
     const size_t piece = plain_packets_ ? std::min(length - at, record_octets) : length - at;
@@ -357,6 +374,7 @@ bool Session::flush_crypt() {
   }
   to_crypt_ = {};
   to_crypt_sent_ = 0;
+  piled_answers_ = 0;
   arm(true, false);
   after_crypt_flushed();
   return phase_ == Phase::open;

@@ -157,7 +157,7 @@ void Worker::run_ready() {
 }
 
 void Worker::expire_timers() {
-  while (TimerNode* node = timers_.expire(now_ms_)) Session::of_timer(*node).on_deadline();
+  while (TimerNode* node = timers_.expire(now_ms_)) Session::on_timer(*node);
 }
 
 void Worker::bury() {
