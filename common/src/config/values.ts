@@ -1,6 +1,6 @@
 /** Values that several configurations have: how they are written, and what is said of them when they are wrong. */
 import { z } from 'zod';
-import { lookupId, type Database } from './accounts.js';
+import { lookupAccount, lookupId, type Account, type Database } from './accounts.js';
 import { normalizeHostName } from './hostname.js';
 
 /** A value with a meaning: `parse` gives undefined for what is not `allowed`, which completes the sentence "… is not …". */
@@ -18,6 +18,9 @@ const isNameOrNumber = (value: unknown): value is string | number => typeof valu
 /** The number of a user or group, given by name or number. */
 export const account = (database: Database, noun: string): z.ZodType<number, unknown> =>
   parsedBy((value) => (isNameOrNumber(value) ? lookupId(database, value) : undefined), `a ${noun} that exists on this host, or its number (0 to 4294967294)`);
+
+/** A user to run as, by name or number. */
+export const runAs: z.ZodType<Account, unknown> = parsedBy((value) => (isNameOrNumber(value) ? lookupAccount(String(value)) : undefined), 'a user that exists on this host');
 
 /** One value or a list. */
 export const oneOrMore = <S extends z.ZodType>(of: S, most = 64) => z.preprocess((value) => (value === undefined || Array.isArray(value) ? value : [value]), z.array(of).min(1).max(most));

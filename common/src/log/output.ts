@@ -1,5 +1,5 @@
 /**
- * Where log lines go: a descriptor whose reader may be slow, stop or go away, none of which may hold up the pool or its end.
+ * Where log lines go: a descriptor whose reader may be slow, stop or go away, or whose disk may be full, none of which may hold up the pool or its end.
  *
  * Not an asynchronous write: a thread of libuv's pool that blocks in write(2) keeps the process from exiting. Not
  * O_NONBLOCK: standard output is shared with whoever started us. A pipe that poll(2) calls writable takes PIPE_BUF octets
@@ -12,10 +12,13 @@ import type { BorrowedFd } from 'libtlspool/native';
 
 /** PIPE_BUF of Linux. */
 const pieceOctets = 4096;
-/** Log that may wait for its reader; lines beyond that are lost. */
+/** Log that may wait for its reader, or for room on the disk; lines beyond that are lost. */
 const maxWaitingOctets = 4 * 1024 * 1024;
 const retryMs = 50;
 const pollOut = 4;
+const { EAGAIN, EDQUOT, EINTR, ENOSPC } = constants.errno;
+/** What goes away by itself, or by somebody who makes room. */
+const passing: ReadonlySet<number | undefined> = new Set([EAGAIN, EDQUOT, EINTR, ENOSPC].map((errno) => -errno));
 
 export class Output {
   readonly #fd: BorrowedFd;
@@ -64,7 +67,7 @@ export class Output {
       }
       this.#drained?.();
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).errno === -constants.errno.EAGAIN) this.#later();
+      if (passing.has((error as NodeJS.ErrnoException).errno)) this.#later();
       else this.#stop();
     }
   }

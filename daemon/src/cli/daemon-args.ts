@@ -1,6 +1,6 @@
 /** The command line of `tlspoold`. */
-import { Command, CommanderError } from 'commander';
-import { exitCodes } from 'tlspool-common/process';
+import { Command } from 'commander';
+import { parseOptions } from 'tlspool-common/process';
 import type { ExitCode } from 'tlspool-common/process';
 import { version } from './version.js';
 
@@ -34,14 +34,6 @@ export function parseDaemonArguments(argv: readonly string[]): DaemonArguments |
     .option('--check', 'check configuration and credentials, start nothing')
     .option('-s, --socket <path>', 'socket for clients, instead of the configuration\'s')
     .option('--state <folder>', 'state folder, instead of the configuration\'s')
-    .addHelpText('after', help)
-    .allowExcessArguments(false)
-    .exitOverride();
-  try {
-    program.parse([...argv]);
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
-  }
-  return program.opts<DaemonArguments>();
+    .addHelpText('after', help);
+  return parseOptions<DaemonArguments>(program, argv);
 }
