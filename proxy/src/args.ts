@@ -1,6 +1,6 @@
 /** The command line of `tlspool-proxy`. */
-import { Command, CommanderError } from 'commander';
-import { exitCodes } from 'tlspool-common/process';
+import { Command } from 'commander';
+import { parseOptions } from 'tlspool-common/process';
 import type { ExitCode } from 'tlspool-common/process';
 import { defaultConfigFile } from './config/load.js';
 import { version } from './version.js';
@@ -30,14 +30,6 @@ export function parseProxyArguments(argv: readonly string[]): ProxyArguments | E
     .version(version, '-V, --version')
     .option('-c, --config <file>', 'configuration file (YAML)', defaultConfigFile)
     .option('--check', 'check the configuration, start nothing')
-    .addHelpText('after', help)
-    .allowExcessArguments(false)
-    .exitOverride();
-  try {
-    program.parse([...argv]);
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
-  }
-  return program.opts<ProxyArguments>();
+    .addHelpText('after', help);
+  return parseOptions<ProxyArguments>(program, argv);
 }

@@ -1,6 +1,6 @@
 /** One connection of a client, from accept() to the hand-over; docs/proxy.md tells its steps. */
-import { Conversation, farewellFor, preambles } from 'libtlspool/preamble';
-import type { Face, ServerOutcome, ServerRole } from 'libtlspool/preamble';
+import { preambles } from 'libtlspool/preamble';
+import type { ServerOutcome, ServerRole } from 'libtlspool/preamble';
 import type { Handshaken, Hello, PlainSide, Verdict } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
 import type { BorrowedFd, OwnedFd } from 'libtlspool/native';
@@ -8,38 +8,48 @@ import { TlsPoolError } from 'libtlspool/protocol';
 import { protectFd } from 'libtlspool/session';
 import type { ProtectedSession, SessionEnd } from 'libtlspool/session';
 import type { RouteConfig } from './config/types.js';
+import { asPoolError } from './faults.js';
 import { openBackend } from './handoff/connect.js';
-import type { ConnectConfig, HeaderMaker, Learnt } from './handoff/connect.js';
+import type { ConnectConfig, HeaderMaker } from './handoff/connect.js';
 import { handOver, handOverPlain, nameOfBackend, offerTo } from './handoff/index.js';
 import type { FdConfig, HandoffOffer } from './handoff/index.js';
 import type { HandedOver, SecuredConnection } from './handoff/types.js';
 import { lastWords, sayLast } from './lastwords.js';
-import { clientHeader, ownHeader, readOrigin } from './origin.js';
-import type { Origin } from './origin.js';
+import { clientHeader, originOf } from './origin.js';
+import { PlainTextPhase } from './plaintext.js';
 import { ConnectionRecord } from './record.js';
 import { Router } from './routing.js';
-import { enterFrom, poolOf, unless } from './service.js';
+import { unless } from './service.js';
 import type { ServiceContext } from './service.js';
 
+/** What the plain-text phase leads to. */
 type TlsOutcome = Extract<ServerOutcome, { next: 'tls' }>;
 type PlainOutcome = Extract<ServerOutcome, { next: 'plain' }>;
 
-/** Anything that goes wrong in here has a code, for the log and for what the client is told. */
-function typed(error: unknown): TlsPoolError {
-  return error instanceof TlsPoolError ? error : new TlsPoolError('INTERNAL', { text: error instanceof Error ? error.message : 'something that is no error was thrown', cause: error });
+/** The pool takes connected sockets only, and so was this one when it was accepted. */
+function leftEarly(error: unknown): never {
+  if (asPoolError(error).code !== 'FD_KIND') throw error;
+  throw new TlsPoolError('PEER_CLOSED', { text: 'the client left before the handshake', cause: error });
 }
 
 /** What becomes of a session. The pool's last word may come at any time, also before anybody waits for it. */
 class SessionEnding {
   /** Never rejects. `detached`: nothing more will be heard of it. */
   readonly end: Promise<SessionEnd | 'detached'>;
-  /** The first word counts. */
-  readonly note: (end: SessionEnd | 'detached') => void;
+  /** What came of it; undefined while nothing is known. */
+  known: SessionEnd | 'detached' | undefined;
+  readonly #resolve: (end: SessionEnd | 'detached') => void;
 
   constructor() {
-    let note: SessionEnding['note'] = () => undefined;
-    this.end = new Promise((resolve) => { note = resolve; });
-    this.note = note;
+    let resolve_: (end: SessionEnd | 'detached') => void = () => undefined;
+    this.end = new Promise((resolve) => { resolve_ = resolve; });
+    this.#resolve = resolve_;
+  }
+
+  /** The first word counts. */
+  note(end: SessionEnd | 'detached'): void {
+    this.known ??= end;
+    this.#resolve(end);
   }
 }
 
@@ -49,122 +59,55 @@ export class ClientConnection {
   readonly #context: ServiceContext;
   readonly #listener: string;
   readonly #role: ServerRole;
+  readonly #plainText: PlainTextPhase;
   #fd: OwnedFd | undefined;
-  #origin: Origin;
-  #face: Face;
   #route: RouteConfig | undefined;
   #offer: HandoffOffer | undefined;
-  #giveBack = (): void => undefined;
-  #isRefused = false;
 
+  /** Throws SYSTEM for a client that has left already; the descriptor is the caller's then. */
   constructor(context: ServiceContext, listener: string, fd: OwnedFd) {
     this.#context = context;
     this.#listener = listener;
     this.#fd = fd;
     const { service } = context;
     this.#role = preambles[service.protocol].server as ServerRole;
-    const { remote, local } = sockets.socketInfo(fd);
-    this.#origin = { remote, local };
-    this.#face = { hostname: service.hostname, ...(service.capabilities !== undefined && { capabilities: service.capabilities }) };
-    this.record = new ConnectionRecord(service.name, listener, remote);
+    const origin = originOf(fd);
+    this.#plainText = new PlainTextPhase(context, this.#role, { fd, origin });
+    this.record = new ConnectionRecord(service.name, listener, origin.remote);
   }
 
   /** Resolves when the proxy has nothing more to do with it. Never rejects. */
   async run(): Promise<void> {
     try {
-      const outcome = await this.#talk();
+      const outcome = await this.#plainText.talk(this.#router(), ({ remote }) => { this.record.remote = remote; });
       if (outcome.next === 'plain') await this.#plain(outcome);
       else if (outcome.next === 'tls') await this.#secure(outcome);
       else this.#left(outcome);
     } catch (error) {
-      this.#note(error);
+      this.record.failed(error);
     } finally {
       this.#closeClient();
       this.#offer?.close();
-      this.#giveBack();
+      this.#plainText.leave();
     }
   }
 
   /** Instead of run(), where there is no room for it. */
   turnAway(error: unknown): void {
-    this.#note(error);
-    const why = farewellFor(typed(error));
-    if (why !== undefined) sayLast(this.#fd as BorrowedFd, this.#role.farewell(why, this.#face));
+    this.record.failed(error);
+    this.#plainText.turnAway(error);
     this.#closeClient();
   }
 
   /** The dialogue is over, and the client was told why. */
   #left(outcome: ServerOutcome): void {
-    if (outcome.next === 'end' && outcome.refused !== undefined) this.#note(new TlsPoolError('PREAMBLE', { text: outcome.refused }));
+    if (outcome.next === 'end' && outcome.refused !== undefined) this.record.failed(new TlsPoolError('PREAMBLE', { text: outcome.refused }));
     else this.record.ending = 'left';
-  }
-
-  #note(error: unknown): void {
-    const { code, message } = typed(error);
-    // What was noticed first is the cause.
-    this.record.error ??= { code, text: message };
-    this.record.ending = code === 'PEER_CLOSED' ? 'left' : 'refused';
   }
 
   #closeClient(): void {
     if (this.#fd !== undefined) sockets.close(this.#fd);
     this.#fd = undefined;
-  }
-
-  /** Everything in plain text. Rejects when that was all, and the client was told. */
-  async #talk(): Promise<ServerOutcome> {
-    const { service } = this.#context;
-    const talk = this.#conversation();
-    try {
-      this.#origin = await readOrigin(talk, this.#origin, this.#context.balancers);
-      this.record.remote = this.#origin.remote;
-      this.#giveBack = enterFrom(this.#context, this.#origin.remote);
-      this.#face = { ...await this.#learn(), ...this.#face };
-      const outcome = await talk.run(this.#role.serve({ face: this.#face, tls: service.tls }));
-      if (outcome.next === 'tls') await this.#goAhead(talk, outcome);
-      return outcome;
-    } catch (error) {
-      const why = this.#isRefused ? undefined : farewellFor(typed(error));
-      if (why !== undefined) talk.tell(this.#role.farewell(why, this.#face));
-      throw error;
-    } finally {
-      talk.close();
-    }
-  }
-
-  /** Watching the connection takes a descriptor, too: without one there is just the farewell. */
-  #conversation(): Conversation {
-    const { service: { preambleMs }, signal } = this.#context;
-    const fd = this.#fd as BorrowedFd;
-    try {
-      return new Conversation(fd, { deadlineMs: preambleMs, signal });
-    } catch (error) {
-      sayLast(fd, this.#role.farewell('unavailable', this.#face));
-      throw error;
-    }
-  }
-
-  /** What a plain-text backend says of itself, where it says anything and the configuration does not. */
-  async #learn(): Promise<Learnt> {
-    const { service, faces, signal } = this.#context;
-    const config = this.#router().fallback?.backend;
-    const { learn } = this.#role;
-    if (config?.handoff !== 'connect' || learn === undefined || service.capabilities !== undefined) return {};
-    const { protocol, hostname, backendMs: deadlineMs } = service;
-    return faces.of({ protocol, config, learn, hostname, header: ownHeader }, { deadlineMs, signal });
-  }
-
-  async #goAhead(talk: Conversation, outcome: TlsOutcome): Promise<void> {
-    try {
-      await poolOf(this.#context);
-    } catch (error) {
-      // That is the answer to the request for TLS, and all that is said.
-      this.#isRefused = true;
-      talk.tell(outcome.refusal);
-      throw error;
-    }
-    if (outcome.direct !== true) talk.refuseEarly();
-    await talk.write(outcome.goAhead);
   }
 
   #router(alpn?: string): Router { return new Router(this.#context.service, this.#listener, alpn); }
@@ -184,7 +127,7 @@ export class ClientConnection {
       ...(this.#route !== undefined && router.verdictOf(this.#route)),
       ...(asksName && { onServername: (hello: Hello) => this.#chooseRoute(router, hello) }),
       ...((router.connects || outcome.alpn !== undefined) && { onPlainside: (session_: Handshaken) => this.#plainSide(session_, outcome) }),
-    });
+    }).catch(leftEarly);
     this.record.tls = session.info;
     await this.#handOver(session, ending, outcome);
   }
@@ -208,9 +151,9 @@ export class ClientConnection {
     try {
       this.record.backend = nameOfBackend(backend);
       this.#offer = await offerTo(backend, this.#context);
-      return await this.#offer.ask({ ...hello, ...(this.#origin.remote !== undefined && { remote: this.#origin.remote }) });
+      return await this.#offer.ask({ ...hello, ...(this.#plainText.origin.remote !== undefined && { remote: this.#plainText.origin.remote }) });
     } catch (error) {
-      this.#note(error);
+      this.record.failed(error);
       return false;
     }
   }
@@ -227,10 +170,10 @@ export class ClientConnection {
     if (backend.handoff !== 'connect') return 'pair';
     this.record.backend = nameOfBackend(backend);
     try {
-      return await this.#connectTo(backend, (version) => clientHeader(version, this.#origin, info));
+      return await this.#connectTo(backend, (version) => clientHeader(version, this.#plainText.origin, info));
     } catch (error) {
-      this.#note(error);
-      return lastWords(this.#role.farewell('unavailable', this.#face));
+      this.record.failed(error);
+      return lastWords(this.#plainText.unavailable());
     }
   }
 
@@ -248,32 +191,36 @@ export class ClientConnection {
     if (plainfd === undefined || this.#route === undefined) {
       // The pool has the backend's socket, or the last words of a failure.
       if (plainfd !== undefined) sockets.close(plainfd);
-      await this.#follow(ending.end);
+      await this.#follow(ending);
       return;
     }
     this.record.backend = nameOfBackend(this.#route.backend);
     let handed: HandedOver | undefined;
+    let isOver = false;
     try {
       const offer = this.#offer;
       this.#offer = undefined;
       handed = await handOver(this.#route.backend, this.#secured(session, plainfd, ending, outcome), this.#context, offer);
       this.record.backend = handed.to;
     } catch (error) {
-      this.#note(error);
-      sayLast(plainfd, this.#role.farewell('unavailable', this.#face));
+      // The client was quicker than the backend, and how it ended is told as of any other.
+      isOver = asPoolError(error).code === 'CTLKEY_UNKNOWN';
+      if (!isOver) this.record.failed(error);
+      sayLast(plainfd, this.#plainText.unavailable());
       // A backend that hangs may have a copy, and would keep the connection open.
       sockets.shutdown(plainfd, 2);
     } finally {
       sockets.close(plainfd);
     }
+    if (isOver) await this.#follow(ending);
     if (handed === undefined) return;
     if (!handed.followed) this.record.ending = 'handed-over';
-    else await this.#follow(Promise.all([ending.end, handed.done]).then(([end]) => end));
+    else await this.#follow(ending, handed.done);
   }
 
   /** The session as a hand-off has it. */
   #secured(session: ProtectedSession, plainfd: BorrowedFd, ending: SessionEnding, outcome: TlsOutcome): SecuredConnection {
-    const { remote, local } = this.#origin;
+    const { remote, local } = this.#plainText.origin;
     const { ctlkey, info } = session;
     return {
       ctlkey, plainfd, remote, local, protocol: this.#context.service.protocol, state: outcome.state,
@@ -293,28 +240,30 @@ export class ClientConnection {
   }
 
   /** To the end of the session, or of the proxy, which the session outlives. */
-  async #follow(ended: SessionEnding['end']): Promise<void> {
-    const end = await unless(ended, this.#context.signal);
-    const { ending } = this.record;
-    if (end === 'detached') this.record.ending = 'handed-over';
-    else this.record.closed(end instanceof TlsPoolError ? undefined : end);
+  async #follow(session: SessionEnding, done?: Promise<void>): Promise<void> {
+    await unless(session.end, this.#context.signal);
+    await done;
+    const { known } = session;
+    const { ending, error } = this.record;
+    if (known === 'detached') this.record.ending = 'handed-over';
+    else this.record.closed(known instanceof TlsPoolError ? undefined : known);
     // The end of a session that only carried our last words is no news.
-    if (this.record.error !== undefined) this.record.ending = ending;
+    if (error !== undefined) this.record.ending = ending;
   }
 
   async #plain(outcome: PlainOutcome): Promise<void> {
     const route = this.#router().fallback;
     const fd = this.#fd as OwnedFd;
     this.#fd = undefined;
-    const { remote, local } = this.#origin;
+    const { remote, local } = this.#plainText.origin;
     try {
       if (route === undefined) throw new TlsPoolError('NAME_REFUSED', { text: 'no route serves this listener' });
       this.record.backend = nameOfBackend(route.backend);
-      const connect = (backend: ConnectConfig): Promise<OwnedFd> => this.#connectTo(backend, (version) => clientHeader(version, this.#origin), outcome.introduce);
+      const connect = (backend: ConnectConfig): Promise<OwnedFd> => this.#connectTo(backend, (version) => clientHeader(version, this.#plainText.origin), outcome.introduce);
       const relayed = await handOverPlain(route.backend, { plainfd: fd, protocol: this.#context.service.protocol, ahead: outcome.ahead, remote, local, ...(outcome.state !== undefined && { state: outcome.state }) }, this.#context, connect);
       this.record.relayed(relayed);
     } catch (error) {
-      sayLast(fd, this.#role.farewell('unavailable', this.#face));
+      sayLast(fd, this.#plainText.unavailable());
       throw error;
     } finally {
       sockets.close(fd);

@@ -1,11 +1,13 @@
 /** Listening sockets of the proxy: opened once per address, kept across configurations, and accepted from without reading. */
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { chmodSync, unlinkSync } from 'node:fs';
 import { isErrno, pollReadable, sockets } from 'libtlspool/native';
 import type { OwnedFd, Poll } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { isAbandoned } from 'libtlspool/session';
+import { isAbandoned, removerOf } from 'libtlspool/session';
 import type { ListenAddress } from './config/types.js';
 
+/** Clients that wait in the kernel; it takes less where net.core.somaxconn says so. */
+const backlog = 4096;
 /** Connections that are accepted before others get their turn. */
 const acceptsPerTurn = 32;
 /** Without descriptors or memory accepting goes on after this long; connections wait in the kernel. */
@@ -27,10 +29,15 @@ export class ListeningSocket {
   #taker: ((fd: OwnedFd) => void) | undefined;
   #rest: NodeJS.Timeout | undefined;
 
-  /** Owns the descriptor until `release` gets it, at the end. */
+  /** Owns the descriptor until `release` gets it, at the end, or when this throws (SYSTEM). */
   constructor(fd: OwnedFd, private readonly release: (fd: OwnedFd) => void, private readonly onError: (error: TlsPoolError) => void) {
     this.#fd = fd;
-    this.#poll = sockets.poll(fd, () => this.#accept());
+    try {
+      this.#poll = sockets.poll(fd, () => this.#accept());
+    } catch (error) {
+      release(fd);
+      throw error;
+    }
   }
 
   /** Where it listens: the port that the kernel chose, where it had to. */
@@ -71,10 +78,8 @@ export class ListeningSocket {
 export function openListening(address: ListenAddress, passed: Map<string, OwnedFd>, onError: (error: TlsPoolError) => void): ListeningSocket {
   const name = addressName(address);
   try {
-    if (address.kind === 'tcp') return new ListeningSocket(sockets.tcpListen({ host: address.host, port: address.port, backlog: 4096 }), (fd) => sockets.close(fd), onError);
-    if (address.kind === 'unix') {
-      return new ListeningSocket(listenUnix(address.path, address.mode), (fd) => { removeSocket(address.path); sockets.close(fd); }, onError);
-    }
+    if (address.kind === 'tcp') return new ListeningSocket(sockets.tcpListen({ host: address.host, port: address.port, backlog }), (fd) => sockets.close(fd), onError);
+    if (address.kind === 'unix') return listenUnix(address, onError);
     const fd = passed.get(address.name);
     if (fd === undefined) throw new TlsPoolError('CONFIG_BAD', { text: `systemd passed no socket of this name; it passed ${[...passed.keys()].join(', ') || 'none'} (FileDescriptorName= of the .socket unit)` });
     passed.delete(address.name);
@@ -96,21 +101,9 @@ export function updateMode(address: ListenAddress): void {
 }
 
 /** A path that nobody answers on is left over from a process that was killed. */
-function listenUnix(path: string, mode: number): OwnedFd {
+function listenUnix({ path, mode }: Extract<ListenAddress, { kind: 'unix' }>, onError: (error: TlsPoolError) => void): ListeningSocket {
   if (isAbandoned(path, 'stream')) unlinkSync(path);
-  const fd = sockets.unixListen({ path, kind: 'stream', mode });
-  chmodSync(path, mode);
-  return fd;
-}
-
-function isSocket(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true;
-}
-
-function removeSocket(path: string): void {
-  try {
-    if (isSocket(path)) unlinkSync(path);
-  } catch {
-    // The next start replaces it.
-  }
+  const fd = sockets.unixListen({ path, kind: 'stream', mode, backlog });
+  const remove = removerOf(path);
+  return new ListeningSocket(fd, () => { remove(); sockets.close(fd); }, onError);
 }

@@ -9,6 +9,7 @@ import { parseProxyArguments } from './args.js';
 import type { ProxyArguments } from './args.js';
 import { loadProxyConfig } from './config/load.js';
 import type { ProxyConfig } from './config/types.js';
+import { hideInherited } from './inherited.js';
 import { addressName } from './listening.js';
 import { logConnection } from './log.js';
 import { Proxy } from './proxy.js';
@@ -38,6 +39,7 @@ function check({ config: file }: ProxyArguments): ExitCode {
 
 async function run({ config: file }: ProxyArguments): Promise<ExitCode> {
   const systemdSockets = takeSystemdSockets();
+  hideInherited();
   const state = stateOf(file);
   const config = loadProxyConfig(file);
   const log = new Log(config.log.level, { format: config.log.format });

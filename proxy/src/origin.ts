@@ -1,7 +1,10 @@
 /** Whose connection it is: the peer's, or the one that a load balancer in front tells of; and how we tell backends of it. */
 import type { Conversation } from 'libtlspool/preamble';
+import { sockets } from 'libtlspool/native';
+import type { BorrowedFd } from 'libtlspool/native';
 import type { Endpoint, SessionInfo } from 'libtlspool/protocol';
 import { encodeV1, encodeV2, readProxyHeader, tlsFactsOf } from './proxyprotocol/index.js';
+import { octetsOf, textOf, unmapped } from './proxyprotocol/addresses.js';
 import type { AddressList, ProxyAddresses } from './proxyprotocol/index.js';
 
 /** Both ends of a client's connection, as far as they are known. */
@@ -10,11 +13,28 @@ export interface Origin {
   readonly local: Endpoint | undefined;
 }
 
+/** The ends of a socket. Throws SYSTEM for one whose peer has left already. */
+export function originOf(fd: BorrowedFd): Origin {
+  const { remote, local } = sockets.socketInfo(fd);
+  return { remote: plainly(remote), local: plainly(local) };
+}
+
+/** One client, one name, which can be passed on. */
+function plainly<End extends Endpoint | undefined>(end: End): Endpoint | End {
+  if (end?.family === 'IPv6') {
+    // As a socket that takes both shows IPv4 (RFC 4291 section 2.5.5.2), and as rules and bans do not know it.
+    const bare = unmapped(octetsOf(end.address) ?? Buffer.alloc(0));
+    if (bare.length === 4) return { family: 'IPv4', address: textOf(bare), port: end.port };
+  }
+  // A client on a UNIX socket may call itself by any octets. A path is told; other names (abstract ones begin with NUL), and what is no text, are none that messages can carry.
+  return end?.family === 'unix' && /[\0\ufeff\ufffd]/u.test(end.address) ? { ...end, address: '' } : end;
+}
+
 /** Reads the header where the peer is one of the load balancers; they always send one. Rejects as Conversation.run() does. */
 export async function readOrigin(talk: Conversation, socket: Origin, balancers: AddressList): Promise<Origin> {
   if (!balancers.has(socket.remote)) return socket;
   const { addresses } = await talk.run(readProxyHeader());
-  return addresses === undefined ? socket : { remote: addresses.source, local: addresses.destination };
+  return addresses === undefined ? socket : { remote: plainly(addresses.source), local: plainly(addresses.destination) };
 }
 
 /** Addresses of both ends, where the format can carry them. */

@@ -6,7 +6,6 @@ import type { OwnedFd } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { ListenAddress, ProxyConfig, ServiceConfig } from './config/types.js';
 import { ClientConnection } from './connection.js';
-import { accountOf } from './handoff/account.js';
 import { Faces } from './handoff/connect.js';
 import { Places } from './limits.js';
 import { addressName, openListening, updateMode } from './listening.js';
@@ -155,8 +154,7 @@ export class Proxy {
   }
 
   #contextOf(service: ServiceConfig): ServiceContext {
-    const users = service.routes.flatMap(({ backend }) => (backend.handoff === 'exec' && backend.user !== undefined ? [backend.user] : []));
-    return { ...this.#surroundings, service, balancers: addressList(service.proxyFrom), accounts: new Map([...new Set(users)].map((user) => [user, accountOf(user)])) };
+    return { ...this.#surroundings, service, balancers: addressList(service.proxyFrom) };
   }
 
   #accepted(context: ServiceContext, listener: string, fd: OwnedFd): void {

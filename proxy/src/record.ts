@@ -1,6 +1,7 @@
 /** What is known of one connection, for the one line that the log gets of it. */
 import { escapeText } from 'libtlspool/protocol';
 import type { Endpoint, EventBody, SessionInfo } from 'libtlspool/protocol';
+import { asPoolError } from './faults.js';
 
 /** How a connection ended, from the proxy's point of view. */
 export type Ending =
@@ -29,6 +30,13 @@ export class ConnectionRecord {
   error: { readonly code: string; readonly text: string } | undefined;
 
   constructor(readonly service: string, readonly listener: string, public remote: Endpoint | undefined) {}
+
+  /** It was turned away, or left. What went wrong first is the cause. */
+  failed(thrown: unknown): void {
+    const { code, message } = asPoolError(thrown);
+    this.error ??= { code, text: message };
+    this.ending = code === 'PEER_CLOSED' ? 'left' : 'refused';
+  }
 
   /** Of the pool's last word. */
   closed(event: EventBody<'closed'> | undefined): void {

@@ -3,7 +3,6 @@ import type { Pool } from 'libtlspool';
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { Endpoint } from 'libtlspool/protocol';
 import type { ServiceConfig } from './config/types.js';
-import type { Account } from './handoff/account.js';
 import type { Faces } from './handoff/connect.js';
 import { addressKey } from './limits.js';
 import type { Places } from './limits.js';
@@ -34,8 +33,6 @@ export interface ServiceContext extends Surroundings {
   readonly service: ServiceConfig;
   /** Load balancers, whose PROXY header is awaited and believed. */
   readonly balancers: AddressList;
-  /** Users that programs of `exec` run as, by name. */
-  readonly accounts: ReadonlyMap<string, Account>;
 }
 
 /** A place in all, and one of the service. Throws LIMIT_CLIENTS; nothing is held then. */
@@ -60,10 +57,12 @@ export function enterFrom({ places, service }: ServiceContext, remote: Endpoint 
  * when the proxy goes down.
  */
 export async function poolOf({ pool, service, signal }: ServiceContext): Promise<void> {
+  if (pool.link.channel !== undefined) return;
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_resolve, reject) => {
-    const lost = new TlsPoolError('POOL_LOST', { text: `the pool went away and did not come back within ${service.backendMs} ms; is tlspoold running?` });
-    timer = setTimeout(() => { reject(lost); }, service.backendMs);
+    timer = setTimeout(() => {
+      reject(new TlsPoolError('POOL_LOST', { text: `the pool went away and did not come back within ${service.backendMs} ms; is tlspoold running?` }));
+    }, service.backendMs);
   });
   try {
     if (await unless(Promise.race([pool.link.whenUp(), late]), signal) === undefined) throw new TlsPoolError('ABORTED', { cause: signal.reason });

@@ -1,6 +1,6 @@
 /** Plain-text backends behind the proxy: what clients see before TLS, what the backend sees behind it, and what the log says. */
 import assert from 'node:assert/strict';
-import { PlainClient, startPool, startTls, TestProxy, ToyBackend, toyImap, toyMail, toyPop3 } from '../support/index.js';
+import { canned, PlainClient, startPool, startTls, TestProxy, ToyBackend, toyImap, toyMail, toyPop3 } from '../support/index.js';
 import type { Talk, TestPool } from '../support/index.js';
 
 /** A plain-text protocol, as a test speaks it. */
@@ -107,6 +107,22 @@ describe('proxy: plain-text backends (connect)', function () {
     await client.ended();
     const { ended, code, protocol } = await proxy.record('smtp-tcp', count + 1);
     assert.deepEqual([ended, code, protocol], ['left', undefined, undefined]);
+  });
+
+  it('xmpp: where TLS is required nobody asks the backend, of which nothing would be shown; where it is optional its features are', async () => {
+    const features = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms></stream:features>";
+    const header = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='im.example' version='1.0'>";
+    const xmpp = await ToyBackend.listen(canned(`${header}${features}`));
+    const chat = await TestProxy.start(pool, ['required', 'optional'].map((tls) => ({ name: tls, protocol: 'xmpp-client', tls, backend: { connect: xmpp.address } })));
+    for (const [tls, count] of [['required', 0], ['optional', 1]] as const) {
+      const client = await PlainClient.connect(chat.port(tls), chat.host(tls));
+      await client.ask(header, /<\/stream:features>/u);
+      assert.equal(/PLAIN/u.test(client.text), tls === 'optional');
+      assert.equal(xmpp.connections.length, count);
+      client.close();
+    }
+    await chat.stop();
+    await xmpp.close();
   });
 
   it('the log says which version of TLS it was, and that a client without close_notify was cut off', async () => {

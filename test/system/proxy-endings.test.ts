@@ -7,6 +7,7 @@ import type { HandoffListener } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
 import { expectBaseline, PlainClient, startPool, startTls, tempFolder, TestProxy, ToyBackend, toyMail, until, within } from '../support/index.js';
 import type { ServiceYaml, TestPool, TlsClient } from '../support/index.js';
+import { Backend } from '../support/handoff-ends.js';
 import { RawListener } from '../support/handoff-wire.js';
 
 describe('proxy: ends and restarts', function () {
@@ -188,6 +189,71 @@ describe('proxy: ends and restarts', function () {
     raw.close();
     await proxy.expectBaseline(before);
     await proxy.stop();
+  });
+
+  describe('a proxy that relays', () => {
+    /** Serves lines; what it has of the pool is up to the test. */
+    async function relaying(poolSocket: string, config: object): Promise<{ proxy: TestProxy; process_: Backend; client: TlsClient; release: () => Promise<void> }> {
+      const at = path.join(tempFolder(), 'relayed.sock');
+      const listening = sockets.unixListen({ path: at, kind: 'seqpacket' });
+      const process_ = new Backend({ name: 'backend' }, listening, poolSocket);
+      await process_.told('listening');
+      const proxy = await TestProxy.start(pool, [{ name: 'relay', protocol: 'imap', backend: { fd: at, relay: true } }], { config: { ...config } });
+      const client = await startTls({ port: proxy.port('relay'), host: proxy.host('relay'), protocol: 'imap' }, pool);
+      assert.equal(await client.ask('export\n', /\n$/u), exported(client));
+      return { proxy, process_, client, release: async () => { await process_.end(); sockets.close(listening); } };
+    }
+    const exported = ({ socket }: TlsClient): string => `${socket.exportKeyingMaterial(16, 'EXPORTER-handoff', undefined as unknown as Buffer).toString('hex')}\n`;
+    const answers = (client: TlsClient, pattern: RegExp): Promise<unknown> => until(async () => pattern.test(await client.ask('export\n', /\n$/u)), { what: `the backend to answer ${String(pattern)}` });
+
+    it('and is stopped: its sessions go on; the backend asks the pool itself, and knows a cut stream', async () => {
+      const before = pool.baseline();
+      const { proxy, process_, client, release } = await relaying(pool.socket, { drainMs: 100 });
+      const { localPort } = client.socket;
+      proxy.program.kill('SIGTERM');
+      assert.deepEqual(await ended(proxy), { code: 0, signal: null });
+      assert.equal((await proxy.recordOf('relay', localPort)).ended, 'handed-over');
+      await answers(client, new RegExp(exported(client), 'u'));
+      client.close();
+      assert.equal(await process_.told('ended'), 'TRUNCATED');
+      await release();
+      await expectBaseline(pool, before);
+    });
+
+    it('and is stopped, with a backend that has no pool: its sessions go on, and the backend is told that it is on its own', async () => {
+      const before = pool.baseline();
+      const { proxy, process_, client, release } = await relaying(path.join(tempFolder(), 'none'), { drainMs: 100 });
+      proxy.program.kill('SIGTERM');
+      assert.deepEqual(await ended(proxy), { code: 0, signal: null });
+      await answers(client, /^BAD_STATE$/mu);
+      client.close();
+      assert.equal(await process_.told('ended'), 'SESSION_LOST');
+      await release();
+      await expectBaseline(pool, before);
+    });
+
+    it('and is killed: its sessions go on; the backend asks the pool itself', async () => {
+      const before = pool.baseline();
+      const { proxy, process_, client, release } = await relaying(pool.socket, {});
+      await proxy.kill();
+      await answers(client, new RegExp(exported(client), 'u'));
+      client.close();
+      assert.equal(await process_.told('ended'), 'TRUNCATED');
+      await release();
+      await expectBaseline(pool, before);
+    });
+
+    it('and is killed, with a backend that has no pool: its sessions go on, and their end is not taken for complete', async () => {
+      const before = pool.baseline();
+      const { proxy, process_, client, release } = await relaying(path.join(tempFolder(), 'none'), {});
+      await proxy.kill();
+      await answers(client, /^POOL_LOST$/mu);
+      client.socket.end();
+      assert.equal(await process_.told('ended'), 'POOL_LOST');
+      await client.finish();
+      await release();
+      await expectBaseline(pool, before);
+    });
   });
 
   it('kill -9 of the pool: sessions end, clients are refused in the words of the protocol until it is back, and then served', async () => {

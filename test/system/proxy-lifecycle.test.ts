@@ -1,6 +1,6 @@
 /** tlspool-proxy from start to end: its command line, its configuration, its sockets, reload, drain. */
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { sockets } from 'libtlspool/native';
@@ -13,6 +13,7 @@ import { Program, run } from '../support/program.js';
 import type { RunResult } from '../support/program.js';
 import { ProxyProcess, proxyScript } from '../support/proxy-process.js';
 import { RawTcp } from '../support/raw-tcp.js';
+import { startTls } from '../support/starttls-client.js';
 import { until, within } from '../support/wait.js';
 
 const cli = (...args: string[]): Promise<RunResult> => run(process.execPath, [proxyScript, ...args], { check: false });
@@ -103,6 +104,16 @@ describe('proxy: as a process', () => {
       });
       assert.equal(existsSync(place), false);
     });
+    it('a UNIX socket whose path somebody else has taken meanwhile is left to them', async () => {
+      const place = path.join(tempFolder(), 'in.sock');
+      await withProxy([imap(`unix:${place}`)], async (proxy) => {
+        rmSync(place);
+        const others = sockets.unixListen({ path: place, kind: 'stream' });
+        assert.deepEqual(await proxy.kill('SIGTERM'), { code: 0, signal: null });
+        assert.equal(existsSync(place), true);
+        sockets.close(others);
+      });
+    });
   });
 
   describe('sockets from systemd', () => {
@@ -165,6 +176,23 @@ describe('proxy: as a process', () => {
         assert.match(wrong.stderr, /the socket imap \(descriptor 3\) .* does not listen/);
       } finally {
         for (const each of [fd, one, other]) sockets.close(each);
+      }
+    });
+    it('what whoever started it has left open reaches no program, wherever there is a gap in the numbers; it stays open for the proxy', async () => {
+      const lock = file('');
+      const proxy = await ProxyProcess.start({
+        pool, command: ['/bin/bash', '-c', 'exec 9<"$0" 40<"$0" 200<"$0"; exec "$@"', lock, process.execPath, proxyScript],
+        services: [{ name: 'fds', protocol: 'none', listen: '127.0.0.1:0', backend: { exec: ['/bin/sh', '-c', 'ls /proc/$$/fd'] } }],
+      });
+      try {
+        const client = await startTls({ port: proxy.port('127.0.0.1:0'), protocol: 'none' }, pool);
+        await client.over();
+        assert.deepEqual(client.text.split('\n').filter((fd) => fd !== ''), ['0', '1', '2', '3']);
+        await client.finish();
+        assert.equal([...descriptors(proxy.pid).values()].filter((link) => link === lock).length, 3);
+        assert.deepEqual(await proxy.kill('SIGTERM'), { code: 0, signal: null });
+      } finally {
+        await proxy.kill('SIGKILL');
       }
     });
     it('variables that were meant for another process are nothing to it', async () => {

@@ -1,5 +1,6 @@
 /** The proxy's end of hand-off sockets: asking about a name, and giving connections. */
 import assert from 'node:assert/strict';
+import { mock } from 'node:test';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
 import { TlsPoolError, highestMaxMessageOctets } from 'libtlspool/protocol';
@@ -72,6 +73,18 @@ describe('proxy: hand-over by descriptor', () => {
       const nowhere = { ...at.config(), path: `${at.listener.path}.none` };
       await assert.rejects(HandoffOffer.connect(nowhere, { deadlineMs: 1000 }), code('BACKEND_FAILED', /backend\.sock\.none cannot be connected.*ENOENT/u));
       assert.deepEqual(at.session.asked, []);
+    });
+
+    it('without a descriptor left to watch with it is BACKEND_FAILED, and the backend is hung up on', async () => {
+      const poll = mock.method(sockets, 'poll', () => { throw new TlsPoolError('SYSTEM', { text: 'fcntl: EMFILE', errno: -24, syscall: 'fcntl' }); });
+      try {
+        await assert.rejects(HandoffOffer.connect(at.config(), { deadlineMs: 1000 }), code('BACKEND_FAILED', /EMFILE/u));
+      } finally {
+        poll.mock.restore();
+      }
+      const backend = await at.listener.accept();
+      assert.equal(await backend.next(), 'end');
+      backend.close();
     });
 
     it('a backend that hangs up before taken is BACKEND_FAILED, and last words can be said on the descriptor', async () => {

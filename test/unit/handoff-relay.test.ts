@@ -42,6 +42,59 @@ describe('proxy: relay', () => {
     assert.deepEqual((await backend.ask('prng', { ctlkey: key(1), label: 'x', length: 1 })).body, { code: 'EXPORTER', text: new TlsPoolError('EXPORTER').message });
   });
 
+  describe('reauthenticate', () => {
+    const reply = { outcome: 'authenticated', info: { ...sessionInfo, authorized: true, peerCertificates: [Buffer.from('a certificate')] } };
+    /** The pool has been asked, and answers when the test does. */
+    async function asked(): Promise<{ relaying: Awaited<ReturnType<Offers['relaying']>>; answer: (body: unknown) => void; fail: (error: Error) => void }> {
+      const relaying = await at.relaying();
+      let settle: { resolve(body: unknown): void; reject(error: Error): void } | undefined;
+      at.session.answers['reauthenticate'] = new Promise((resolve, reject) => { settle = { resolve, reject }; });
+      relaying.backend.send({ type: 'request', op: 'reauthenticate', id: 90, body: { ctlkey: key(1), require: true } });
+      // Answered in order, but for the one that waits for the client.
+      assert.equal((await relaying.backend.ask('info', { ctlkey: key(1) })).type, 'reply');
+      assert.deepEqual(at.session.asked, ['reauthenticate', 'info']);
+      return { relaying, answer: (body) => settle?.resolve(body), fail: (error) => settle?.reject(error) };
+    }
+
+    it('reaches the pool, and its reply the backend, with the client\'s address as it was told before', async () => {
+      const { relaying: { backend }, answer } = await asked();
+      answer(reply);
+      assert.deepEqual((await backend.got()).message, { type: 'reply', op: 'reauthenticate', id: 90, body: { ...reply, info: { ...reply.info, remote: client } } });
+    });
+
+    it('of another session does not reach the pool', async () => {
+      const { backend } = await at.relaying();
+      assert.equal(bodyOf(await backend.ask('reauthenticate', { ctlkey: key(2) })).code, 'CTLKEY_UNKNOWN');
+      assert.deepEqual(at.session.asked, []);
+    });
+
+    it('a second one before the client has answered is BAD_STATE and does not reach the pool; the next one does', async () => {
+      const { relaying: { backend }, fail } = await asked();
+      assert.equal(bodyOf(await backend.ask('reauthenticate', { ctlkey: key(1) })).code, 'BAD_STATE');
+      fail(new TlsPoolError('TIMEOUT'));
+      assert.equal(bodyOf((await backend.got()).message).code, 'TIMEOUT');
+      at.session.answers['reauthenticate'] = reply;
+      assert.equal((await backend.ask('reauthenticate', { ctlkey: key(1) })).type, 'reply');
+      assert.deepEqual(at.session.asked, ['reauthenticate', 'info', 'reauthenticate']);
+    });
+
+    it('a backend that hangs up while the client is being asked ends the session at once', async () => {
+      const { relaying: { backend, handed }, fail } = await asked();
+      backend.close();
+      await within(handed.done, 'the relay to be done');
+      assert.deepEqual(at.session.asked, ['reauthenticate', 'info', 'close']);
+      fail(new TlsPoolError('CTLKEY_UNKNOWN'));
+    });
+
+    it('the refusal that ends the session is told before the end', async () => {
+      const { relaying: { backend }, fail } = await asked();
+      fail(new TlsPoolError('REAUTH_REFUSED'));
+      setImmediate(() => at.session.end(closedEvent('alert')));
+      assert.equal(bodyOf((await backend.got()).message).code, 'REAUTH_REFUSED');
+      assert.deepEqual((await backend.got()).message, { type: 'event', op: 'closed', body: closedEvent('alert') });
+    });
+  });
+
   it('requests that are pipelined are answered in their order', async () => {
     const { backend } = await at.relaying();
     for (let id = 10; id < 60; id++) backend.send({ type: 'request', op: id % 2 === 0 ? 'info' : 'prng', id, body: { ctlkey: key(1), ...(id % 2 === 0 ? {} : { label: 'x', length: 1 }) } });
@@ -101,7 +154,7 @@ describe('proxy: relay', () => {
     assert.equal(await second.backend.next(), 'end');
   });
 
-  it('the signal ends a relay, and detaches the session, which goes on', async () => {
+  it('the signal ends a relay: the session is detached and goes on, and the backend is told that it is on its own', async () => {
     const abort = new AbortController();
     const { offer, backend } = await at.connected(true, 5_000, abort.signal);
     const given = offer.give(at.session);
@@ -114,6 +167,34 @@ describe('proxy: relay', () => {
     abort.abort();
     await within(done, 'the relay to be done');
     assert.deepEqual(at.session.asked, ['info', 'detach']);
+    assert.deepEqual((await backend.got()).message, { type: 'event', op: 'drain', body: { deadlineMs: 0 } });
+    assert.equal(await backend.next(), 'end');
+  });
+
+  it('the signal, while the pool does not answer or refuses: the backend is told all the same, and the session is not closed', async () => {
+    const abort = new AbortController();
+    const { offer, backend } = await at.connected(true, 5_000, abort.signal);
+    const given = offer.give(at.session);
+    await at.event(backend);
+    await backend.ask('taken', { ctlkey: key(1) });
+    const { done } = await given;
+    at.session.answers['detach'] = new TlsPoolError('LIMIT_REQUESTS');
+    abort.abort();
+    // Too late to be relayed; it does not bring the relay back to life.
+    backend.send({ type: 'request', op: 'close', id: 7, body: { ctlkey: key(1) } });
+    await within(done, 'the relay to be done');
+    assert.deepEqual(at.session.asked, ['detach']);
+    assert.equal(((await backend.got()).message as { op: string }).op, 'drain');
+  });
+
+  it('the signal before the connection was taken ends the step, and behind it the relay', async () => {
+    const abort = new AbortController();
+    const { offer, backend } = await at.connected(true, 5_000, abort.signal);
+    const given = offer.give(at.session);
+    await at.event(backend);
+    abort.abort();
+    await assert.rejects(given, (error: unknown) => error instanceof TlsPoolError && error.code === 'ABORTED');
+    assert.deepEqual(at.session.asked, []);
     assert.equal(await backend.next(), 'end');
   });
 });

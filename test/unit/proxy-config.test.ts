@@ -97,7 +97,7 @@ services:
           proxyFrom: ['10.0.0.0/8', 'unix'], connections: 4, perAddress: 3, preambleMs: 200, backendMs: 300,
           routes: [
             { servernames: ['a.example', '*.b.example'], alpn: ['x', 'y'], listeners: ['local'], localid: 'other', backend: { handoff: 'fd', path: path.join(folder, 'hand.sock'), relay: true, checkServername: true } },
-            { servernames: [], alpn: [], listeners: ['systemd:smtp'], localid: undefined, backend: { handoff: 'exec', command: ['/bin/cat', '-u'], user: 'root', max: 2 } },
+            { servernames: [], alpn: [], listeners: ['systemd:smtp'], localid: undefined, backend: { handoff: 'exec', command: ['/bin/cat', '-u'], user: { name: 'root', uid: 0, gid: 0 }, max: 2 } },
             { servernames: [], alpn: [], listeners: [], localid: undefined, backend: { handoff: 'connect', to: { path: path.join(folder, 'out.sock') }, proxyProtocol: 2 } },
           ],
         }],
@@ -251,7 +251,7 @@ services:
       assert.match(problem({ backend: { exec: [] } }), /a list of at least 1/);
       assert.match(problem({ backend: { exec: '/bin/cat' } }), /"\/bin\/cat" is not a list/);
     });
-    it('a user must exist', () => { assert.match(problem({ backend: { exec: ['/bin/cat'], user: 'no-such-user-here' } }), /backend\.user: there is no user no-such-user-here/); });
+    it('a user must exist', () => { assert.match(problem({ backend: { exec: ['/bin/cat'], user: 'no-such-user-here' } }), /backend\.user: "no-such-user-here" is not a user that exists on this host/); });
   });
 
   describe('routes', () => {

@@ -113,7 +113,8 @@ export class Conversation {
     clearTimeout(this.#timer);
     this.#limits.signal?.removeEventListener('abort', this.#onAbort);
     this.#poll.close();
-    this.#fail(new TlsPoolError('ABORTED', { text: 'the conversation was closed' }));
+    // An error takes longer to make than all the rest, and most conversations are closed when nobody waits for them any more.
+    if (this.#busy) this.#fail(new TlsPoolError('ABORTED', { text: 'the conversation was closed' }));
   }
 
   /** Two readers would take each other's octets. */

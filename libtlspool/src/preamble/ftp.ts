@@ -5,7 +5,7 @@
  * data connections stay in plain text: a client that insists on more is refused by the backend, not by us.
  */
 import { broken, mostCommands, octets, readLine, refused, say } from './dialogue.js';
-import { expectCode, readFtpReply } from './replies.js';
+import { expectCode, greetAndAsk, readFtpReply } from './replies.js';
 import type { Reply } from './replies.js';
 import type { Dialogue, Face, Farewell, Preamble, ServeOptions, ServerOutcome } from './types.js';
 
@@ -71,10 +71,6 @@ function* learn(): Dialogue<Omit<Face, 'hostname'>> {
   return { greeting, capabilities: code === '211' ? features.map((line) => line.trim()).filter((line) => line !== '') : [] };
 }
 
-function* settle(): Dialogue<void> {
-  yield* readGreeting('backend');
-}
-
 /** RFC 959 section 5.4: 421 may answer any command, and stand in place of the greeting. */
 const farewells: Readonly<Record<Farewell, string>> = {
   unavailable: '421 Service not available, try again later\r\n',
@@ -84,12 +80,7 @@ const farewells: Readonly<Record<Farewell, string>> = {
   early: '421 commands behind AUTH TLS\r\n',
 };
 
-function* client(): Dialogue<object> {
-  yield* readGreeting('server');
-  yield* say('AUTH TLS\r\n');
-  expectCode(yield* readFtpReply(), '234', 'the server does not begin TLS');
-  return {};
-}
+const { settle, client } = greetAndAsk({ readGreeting, request: 'AUTH TLS', readAnswer: readFtpReply, code: '234' });
 
 export const ftp: Preamble = {
   name: 'ftp',

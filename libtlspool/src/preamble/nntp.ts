@@ -1,6 +1,6 @@
 /** NNTP: STARTTLS as in RFC 4642 section 2.2; capabilities of RFC 3977 section 5.2. */
 import { broken, mostCommands, octets, readLine, refused, say } from './dialogue.js';
-import { dotLines, expectCode, readDotLines } from './replies.js';
+import { dotLines, expectCode, greetAndAsk, readDotLines } from './replies.js';
 import type { Reply } from './replies.js';
 import type { Dialogue, Face, Farewell, Preamble, ServeOptions, ServerOutcome } from './types.js';
 
@@ -65,11 +65,6 @@ function* learn(): Dialogue<Omit<Face, 'hostname'>> {
   return { greeting, capabilities };
 }
 
-/** RFC 4642 section 2.2.2: there is no second greeting under TLS. */
-function* settle(): Dialogue<void> {
-  yield* readGreeting('backend');
-}
-
 /** RFC 3977 section 3.2.1: 400, as a greeting and at any time, says that the server closes the connection. */
 const farewells: Readonly<Record<Farewell, string>> = {
   unavailable: '400 the service is not available now, try again later\r\n',
@@ -79,12 +74,8 @@ const farewells: Readonly<Record<Farewell, string>> = {
   early: '400 commands behind STARTTLS\r\n',
 };
 
-function* client(): Dialogue<object> {
-  yield* readGreeting('server');
-  yield* say('STARTTLS\r\n');
-  expectCode(yield* readStatus(), '382', 'the server does not begin TLS');
-  return {};
-}
+/** RFC 4642 section 2.2.2: there is no second greeting under TLS. */
+const { settle, client } = greetAndAsk({ readGreeting, request: 'STARTTLS', readAnswer: readStatus, code: '382' });
 
 export const nntp: Preamble = {
   name: 'nntp',

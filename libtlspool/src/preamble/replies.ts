@@ -1,7 +1,7 @@
 /** Answers of servers in the text protocols: by code (SMTP, LMTP, FTP, NNTP), and in lines up to a dot (POP3, NNTP). */
 import { escapeText } from '../protocol/escape.js';
-import { broken, mostAnswerLines, readLine, refused } from './dialogue.js';
-import type { Dialogue } from './types.js';
+import { broken, mostAnswerLines, readLine, refused, say } from './dialogue.js';
+import type { ClientRole, Dialogue, ServerRole } from './types.js';
 
 /** An answer of one or more lines. */
 export interface Reply {
@@ -49,6 +49,30 @@ function* replyLine(): Dialogue<{ code: string; goesOn: boolean; text: string }>
 export function expectCode(reply: Reply, code: string, what: string): Reply {
   if (reply.code !== code) throw refused(what, `${reply.code} ${reply.lines[0]}`);
   return reply;
+}
+
+/** How a protocol begins that greets, and answers the request for TLS with a code (FTP, NNTP). */
+interface Beginning {
+  /** Throws PREAMBLE_REFUSED for what is no greeting; `who` is for its text. */
+  readonly readGreeting: (who: string) => Dialogue<string>;
+  /** The request for TLS, without its line end. */
+  readonly request: string;
+  readonly readAnswer: () => Dialogue<Reply>;
+  /** What the answer must begin with. */
+  readonly code: string;
+}
+
+/** settle() and the client role of such a protocol: behind TLS there is no second greeting, and before it nothing is to be known. */
+export function greetAndAsk({ readGreeting, request, readAnswer, code }: Beginning): { readonly settle: NonNullable<ServerRole['settle']>; readonly client: ClientRole } {
+  return {
+    * settle() { yield* readGreeting('backend'); },
+    * client() {
+      yield* readGreeting('server');
+      yield* say(`${request}\r\n`);
+      expectCode(yield* readAnswer(), code, 'the server does not begin TLS');
+      return {};
+    },
+  };
 }
 
 /** Lines up to the one with a dot alone (RFC 1939 section 3, RFC 3977 section 3.1.1), without the dots that were stuffed. */

@@ -87,6 +87,8 @@ export interface ServerRole {
    * Throws PREAMBLE_REFUSED when the backend turns us away.
    */
   readonly learn?: (hostname: string) => Dialogue<Omit<Face, 'hostname'>>;
+  /** The one mode in which a client sees anything of what learn() gives (xmpp: optional), so that nobody need be asked in the other. Absent: in both. */
+  readonly learnOnly?: TlsMode;
   /**
    * Reads what a fresh plain-text backend says that the client must not see (again) once TLS is up, such as its greeting. Absent: nothing,
    * what the backend says goes to the client.

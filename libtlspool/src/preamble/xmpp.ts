@@ -158,7 +158,7 @@ function xmpp(name: PreambleName, title: string, content: ContentNamespace): Pre
     name,
     title,
     server: {
-      serve: (options) => serve(content, options), learn: (hostname) => learn(content, hostname),
+      serve: (options) => serve(content, options), learn: (hostname) => learn(content, hostname), learnOnly: 'optional',
       farewell: (why, face) => farewell(content, why, face), plainBackend: true,
     },
     client: (options) => client(content, options),

@@ -2,7 +2,6 @@
 import { preambles } from 'libtlspool/preamble';
 import { TlsPoolError } from 'libtlspool/protocol';
 import { maxSocketPathOctets, show, type ConfigFormat, type FieldPath } from 'tlspool-common/config';
-import { accountOf } from '../handoff/account.js';
 import { checkProgram } from '../handoff/exec.js';
 import { addressList } from '../proxyprotocol/index.js';
 import { clash, nameOfListen, toListen } from './addresses.js';
@@ -79,7 +78,6 @@ class Check {
     if (backend.fd !== undefined) this.#socketPath(backend.fd, [...at, 'fd']);
     if (backend.connect !== undefined && 'path' in backend.connect) this.#socketPath(backend.connect.path, [...at, 'connect']);
     if (backend.exec !== undefined) this.#attempt([...at, 'exec', 0], () => checkProgram(backend.exec?.[0] ?? ''));
-    if (backend.user !== undefined) this.#attempt([...at, 'user'], () => accountOf(backend.user ?? ''));
   }
 
   #socketPath(file: string, at: FieldPath): void {

@@ -4,7 +4,7 @@
  */
 import { preambleNames, preambles } from 'libtlspool/preamble';
 import type { PreambleName } from 'libtlspool/preamble';
-import { file, hostName, int, localid, nearest, oneOrMore, parsedBy, socketMode } from 'tlspool-common/config';
+import { file, hostName, int, localid, nearest, oneOrMore, parsedBy, runAs, socketMode } from 'tlspool-common/config';
 import { z } from 'zod';
 import { listenAllowed, parseListen, parsePlain, plainAllowed } from './addresses.js';
 
@@ -41,7 +41,7 @@ const backend = z.strictObject({
   connect: parsedBy((value) => (typeof value === 'string' ? parsePlain(value) : undefined), plainAllowed).optional().describe('A plain-text service: `127.0.0.1:143`, `[::1]:143`, `name:143` or `unix:/path`. Not for `mysql`.'),
   proxyProtocol: int(0, 2).default(0).describe('Only with `connect`: version of the PROXY protocol header that the backend gets, `1` or `2`; `0` for none. Default `0`.'),
   exec: z.array(text(4096)).min(1).max(256).optional().describe('A program per connection: its absolute path, and its arguments. Not for `mysql`.'),
-  user: text(64).optional().describe('Only with `exec`: user that the program runs as. Default: the proxy\'s own; another one takes CAP_SETUID and CAP_SETGID.'),
+  user: runAs.optional().describe('Only with `exec`: user that the program runs as, by name or number. Default: the proxy\'s own; another one takes CAP_SETUID and CAP_SETGID.'),
   max: int(1, 10_000).optional().describe('Only with `exec`: programs at a time. 1 to 10000, default 100.'),
 });
 

@@ -1,6 +1,7 @@
 /** What the proxy is told to do; made from YAML by load.ts, and immutable. */
 import type { ClientAuth } from 'libtlspool/protocol';
 import type { PreambleName } from 'libtlspool/preamble';
+import type { Account } from 'tlspool-common/config';
 
 /** Where a service listens. */
 export type ListenAddress =
@@ -30,7 +31,8 @@ export type BackendConfig =
     readonly handoff: 'exec';
     /** Program with an absolute path, and its arguments. */
     readonly command: readonly [string, ...string[]];
-    readonly user: string | undefined;
+    /** undefined: the proxy's own. */
+    readonly user: Account | undefined;
     /** Programs at a time. */
     readonly max: number;
   };

@@ -12,10 +12,11 @@ import type { Stats } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { escapeText, TlsPoolError } from 'libtlspool/protocol';
 import type { BorrowedFd } from 'libtlspool/native';
+import type { Account } from 'tlspool-common/config';
 import type { BackendConfig } from '../config/types.js';
-import type { Account } from './account.js';
 import { environmentOf } from './environment.js';
 import type { Told } from './environment.js';
+import { unless } from '../service.js';
 import { eachLine } from './lines.js';
 import type { HandedOver } from './types.js';
 
@@ -30,10 +31,10 @@ export interface ExecConnection extends Told {
 
 /** What the hand-off needs from its surroundings. */
 export interface ExecSurroundings {
-  /** Account of `config.user`, looked up when the configuration was loaded. Absent: the proxy's own user. */
-  readonly account?: Account;
   /** Takes one of the `config.max` places, or throws LIMIT_CLIENTS; the function gives it back when the program has ended. */
   readonly enter: () => () => void;
+  /** Then `done` resolves although the program runs on. */
+  readonly signal: AbortSignal;
   /** A line of the program's standard error, escaped and of a bounded length; also how it ended, when that was not with 0. */
   readonly onOutput: (line: string) => void;
 }
@@ -42,8 +43,8 @@ export interface ExecSurroundings {
 const script = '[ -f "$1" ] && [ -x "$1" ] || { echo no >&4; exit 126; }; LISTEN_PID=$$; export LISTEN_PID; unset PWD OLDPWD SHLVL _; exec 4>&-; exec "$@"';
 
 /**
- * Starts the program for a connection. Resolves when it runs; `done` when it has ended, and it never rejects. The program gets descriptors 0, 1 and 3
- * (the socket, blocking), 2 (ours to read) and no other of ours, the environment of environmentOf(), the folder `/`, and a session of its own; with an account, that user and no
+ * Starts the program for a connection. Resolves when it runs; `done` when it has ended, or the signal is given, and it never rejects. The program gets descriptors 0, 1 and 3
+ * (the socket, blocking), 2 (ours to read) and no other of ours, the environment of environmentOf(), the folder `/`, and a session of its own; with a user, that user and no
  * supplementary groups. It has no control key.
  * Rejects: LIMIT_CLIENTS; BACKEND_FAILED when the program is missing, is not executable for the user, is neither a binary nor a script with an
  * interpreter, or no process can be made. Nothing of it runs then, and nothing was written to the socket.
@@ -52,7 +53,7 @@ export async function execHandoff(config: ExecConfig, connection: ExecConnection
   const leave = surroundings.enter();
   try {
     checkProgram(config.command[0]);
-    const child = await start(config, connection, surroundings.account);
+    const child = await start(config, connection);
     const ended = new Promise<string>((resolve) => { child.once('exit', (code, signal) => resolve(signal ?? `code ${String(code)}`)); });
     void ended.then(leave);
     eachLine(child.stderr as Readable, (line) => surroundings.onOutput(`[${child.pid ?? 0}] ${line}`));
@@ -60,7 +61,7 @@ export async function execHandoff(config: ExecConfig, connection: ExecConnection
     const name = escapeText(config.command[0], 200);
     return {
       to: `${name}[${child.pid ?? 0}]`, followed: true,
-      done: ended.then((how) => { if (how !== 'code 0') surroundings.onOutput(`[${child.pid ?? 0}] ${name} ended with ${how}`); }),
+      done: unless(ended, surroundings.signal).then((how) => { if (how !== undefined && how !== 'code 0') surroundings.onOutput(`[${child.pid ?? 0}] ${name} ended with ${how}`); }),
     };
   } catch (error) {
     leave();
@@ -125,15 +126,16 @@ function isExecutable(file: string): boolean {
 }
 
 /** Rejects with BACKEND_FAILED when there is no process. Then its streams may not exist either. */
-async function start(config: ExecConfig, connection: ExecConnection, account: Account | undefined): Promise<ChildProcess> {
+async function start(config: ExecConfig, connection: ExecConnection): Promise<ChildProcess> {
+  const { command, user } = config;
   const { plainfd } = connection;
   try {
     // The name that the shell goes by ($0) is the third argument.
-    const child = spawn('/bin/sh', ['-c', script, 'tlspool-proxy', ...config.command], {
+    const child = spawn('/bin/sh', ['-c', script, 'tlspool-proxy', ...command], {
       // libuv makes the description of descriptors 0 to 2 blocking in the child, and 3 shares it. A session of its own: a signal from
       // the proxy's terminal is not meant for it.
       stdio: [plainfd, plainfd, 'pipe', plainfd, 'pipe'], env: environmentOf(connection), cwd: '/', detached: true,
-      ...(account !== undefined && !isOurs(account) && account),
+      ...(user !== undefined && !isOurs(user) && { uid: user.uid, gid: user.gid }),
     });
     if (child.pid === undefined) await new Promise((_resolve, reject) => { child.once('error', reject); });
     // Of a signal that could not be sent, later; we send none.
@@ -150,7 +152,7 @@ const isOurs = ({ uid, gid }: Account): boolean => process.geteuid?.() === uid &
 function notStarted({ command: [program], user }: ExecConfig, error: unknown): TlsPoolError {
   const { code } = error as NodeJS.ErrnoException;
   const denied = code === 'EPERM' && user !== undefined;
-  return failed(program, `could not be started: ${denied ? `this process may not change to the user ${escapeText(user)}; that takes CAP_SETUID and CAP_SETGID` : code ?? 'unknown error'}`, error);
+  return failed(program, `could not be started: ${denied ? `this process may not change to the user ${escapeText(user.name)}; that takes CAP_SETUID and CAP_SETGID` : code ?? 'unknown error'}`, error);
 }
 
 /** Resolves when the shell is about to become the program. */
@@ -163,7 +165,7 @@ function running(child: ChildProcess, config: ExecConfig): Promise<void> {
     status.once('error', (error) => reject(failed(program, 'could not be started: its shell does not answer', error)));
     status.once('end', () => {
       if (said === '') resolve();
-      else reject(failed(program, `is missing or not executable${config.user === undefined ? '' : ` for the user ${escapeText(config.user)}`}`));
+      else reject(failed(program, `is missing or not executable${config.user === undefined ? '' : ` for the user ${escapeText(config.user.name)}`}`));
     });
   });
 }

@@ -11,7 +11,7 @@ import { TlsPoolError, highestMaxMessageOctets } from 'libtlspool/protocol';
 import type { Message, SessionInfo, ToPoolMessage } from 'libtlspool/protocol';
 import type { BackendConfig } from '../config/types.js';
 import { Packets } from './packets.js';
-import { isAbout, relay, withEndpoints } from './relay.js';
+import { isAbout, Relay, withEndpoints } from './relay.js';
 import type { HandedOver, PlainConnection, SecuredConnection } from './types.js';
 
 /** A backend that takes descriptors. */
@@ -21,7 +21,7 @@ export type FdConfig = Extract<BackendConfig, { handoff: 'fd' }>;
 export interface FdLimits {
   /** For each step that waits for the backend, in milliseconds. */
   readonly deadlineMs: number;
-  /** Ends a step that waits, and a relay, with ABORTED. */
+  /** Ends a step that waits, with ABORTED; and a relay, whose session goes on. */
   readonly signal?: AbortSignal;
 }
 
@@ -92,8 +92,7 @@ export class HandoffOffer {
     await this.#hand(fitting(event, connection.info), connection.plainfd, (key) => isAbout(connection, key));
     if (!this.#config.relay) return this.#left();
     this.#isGiven = true;
-    const done = relay(this.#packets, connection).finally(() => this.#hangUp());
-    return { to: this.#config.path, followed: true, done };
+    return { to: this.#config.path, followed: true, done: this.#relay(new Relay(this.#packets, connection)) };
   }
 
   /** Hands over a connection without TLS. Rejects as above, and with PREAMBLE when the client has said more than a packet holds. */
@@ -102,6 +101,17 @@ export class HandoffOffer {
     const body = { preamble: { protocol, tls: false, ...(state !== undefined && { state }) }, ...(ahead.length > 0 && { ahead }), ...(remote !== undefined && { remote }), ...(local !== undefined && { local }) };
     await this.#hand({ type: 'event', op: 'plainConnection', body }, plainfd, (key) => key === undefined);
     return this.#left();
+  }
+
+  async #relay(relay: Relay): Promise<void> {
+    const { signal } = this.#limits;
+    const leave = (): void => relay.leave();
+    signal?.removeEventListener('abort', this.#abort);
+    signal?.addEventListener('abort', leave, { once: true });
+    if (signal?.aborted === true) leave();
+    await relay.run();
+    signal?.removeEventListener('abort', leave);
+    this.#hangUp();
   }
 
   /** Hangs up, unless the connection has been given. May be called twice. */

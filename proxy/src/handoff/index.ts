@@ -77,11 +77,9 @@ async function give(offer: HandoffOffer, how: (offer: HandoffOffer) => Promise<H
   }
 }
 
-function run(backend: ExecConfig, connection: ExecConnection, { service, places, accounts, onProgramOutput }: ServiceContext): Promise<HandedOver> {
-  const account = backend.user === undefined ? undefined : accounts.get(backend.user);
-  if (backend.user !== undefined && account === undefined) throw new TlsPoolError('INTERNAL', { text: `the account ${escapeText(backend.user)} was not looked up` });
+function run(backend: ExecConfig, connection: ExecConnection, { service, places, signal, onProgramOutput }: ServiceContext): Promise<HandedOver> {
   return execHandoff(backend, connection, {
-    ...(account !== undefined && { account }),
+    signal,
     enter: () => places.programs.take(`${service.name} ${backend.command.join(' ')}`, backend.max),
     onOutput: (line) => onProgramOutput(service.name, line),
   });

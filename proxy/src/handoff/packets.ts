@@ -3,7 +3,7 @@
  *
  * One at a time, so that a backend which asks without reading answers holds up nobody but itself, and nothing piles up here.
  */
-import { pollReadable, pollWritable, sockets } from 'libtlspool/native';
+import { pollOwned, pollReadable, pollWritable, sockets } from 'libtlspool/native';
 import type { BorrowedFd, OwnedFd, Poll } from 'libtlspool/native';
 import { TlsPoolError, checkFds, decodeMessage, encodeMessage, errorTable, highestMaxMessageOctets, maxMessageFds, peekEnvelope } from 'libtlspool/protocol';
 import type { Message, ToPoolMessage } from 'libtlspool/protocol';
@@ -16,6 +16,8 @@ const maxTextOctets = 2048;
 interface Outgoing { readonly packet: Uint8Array; readonly fds: readonly BorrowedFd[]; sent(): void; failed(error: TlsPoolError): void }
 interface Reader { resolve(): void; reject(error: TlsPoolError): void }
 
+const hungUp = (): TlsPoolError => new TlsPoolError('ABORTED', { text: 'the connection to the backend was closed' });
+
 /** Owns the connection, and nothing else: descriptors that a backend sends are closed at once, since no message of a backend takes one here. */
 export class Packets {
   readonly #fd: OwnedFd;
@@ -25,9 +27,10 @@ export class Packets {
   #failure: TlsPoolError | undefined;
   #isClosed = false;
 
+  /** Closes the descriptor when it throws (SYSTEM). */
   constructor(fd: OwnedFd) {
     this.#fd = fd;
-    this.#poll = sockets.poll(fd, () => this.#ready());
+    this.#poll = pollOwned(fd, () => this.#ready());
   }
 
   /** Resolves when the kernel has it for the backend. The descriptors are borrowed until then. Rejects with BACKEND_FAILED, MESSAGE_TOO_LARGE, or what fail() was given. */
@@ -66,7 +69,7 @@ export class Packets {
 
   /** Whoever waits is rejected with this, as is everything from now on. */
   fail(error: TlsPoolError): void {
-    if (this.#failure !== undefined) return;
+    if (this.#failure !== undefined || this.#isClosed) return;
     this.#failure = error;
     this.#poll.stop();
     const reader = this.#reader;
@@ -78,7 +81,8 @@ export class Packets {
   /** Hangs up. May be called twice. */
   close(): void {
     if (this.#isClosed) return;
-    this.fail(new TlsPoolError('ABORTED'));
+    // Most are closed when nobody waits for anything any more, and an error takes longer to make than all the rest.
+    if (this.#reader !== undefined || this.#outgoing.length > 0) this.fail(hungUp());
     this.#isClosed = true;
     this.#poll.close();
     this.#discard();
@@ -96,6 +100,7 @@ export class Packets {
 
   #check(): void {
     if (this.#failure !== undefined) throw this.#failure;
+    if (this.#isClosed) throw hungUp();
   }
 
   #broken(text: string, cause?: unknown): TlsPoolError {
@@ -154,7 +159,7 @@ export class Packets {
   }
 
   #watch(): void {
-    if (this.#failure !== undefined) return;
+    if (this.#failure !== undefined || this.#isClosed) return;
     const events = this.#outgoing.length > 0 ? pollWritable : this.#reader === undefined ? 0 : pollReadable;
     if (events === 0) this.#poll.stop();
     else this.#poll.start(events);

@@ -34,43 +34,56 @@ async function ask(connection: SecuredConnection, { op, body }: BackendRequest):
   return 'info' in reply ? { ...reply, info: withEndpoints(reply.info, connection) } : reply;
 }
 
-/**
- * Relays until the session is over, the backend has given it up, or the backend hangs up, which ends the session as the loss of its owner does at the
- * pool. Fails closed: whatever else is wrong with the hand-off connection ends the session too. Only when `packets` fail with ABORTED, because the proxy itself is
- * to end, the session is detached and goes on. Never rejects. `packets` stays the caller's.
- */
-export function relay(packets: Packets, connection: SecuredConnection): Promise<void> { return new Relay(packets, connection).run(); }
-
-class Relay {
+/** The relay of one session. `packets` stays the caller's. */
+export class Relay {
   readonly #packets: Packets;
   readonly #connection: SecuredConnection;
   #state: 'open' | 'detaching' | 'over' | 'lost' | 'left' = 'open';
   #timer: NodeJS.Timeout | undefined;
+  #leaving: Promise<void> | undefined;
+  /** One request is with the client; more than one would be more than a backend needs to keep in here. */
+  #isAsking = false;
 
   constructor(packets: Packets, connection: SecuredConnection) {
     this.#packets = packets;
     this.#connection = connection;
   }
 
+  /**
+   * Relays until the session is over, the backend has given it up, or the backend hangs up, which ends the session as the loss of its owner does at the
+   * pool. Fails closed: whatever else is wrong with the hand-off connection ends the session too. Never rejects.
+   */
   async run(): Promise<void> {
     void this.#connection.closed.then((closed) => this.#ended(closed));
     try {
       while (this.#state !== 'left') await this.#serve();
-    } catch (error) {
-      await this.#giveUp(error);
-    } finally {
-      clearTimeout(this.#timer);
+    } catch {
+      await this.#giveUp();
     }
+    clearTimeout(this.#timer);
+    await this.#leaving;
+  }
+
+  /** The proxy ends. The session does not: it is detached, the backend is told so, and run() comes to its end. May be called twice. */
+  leave(): void {
+    if (this.#state !== 'open') return;
+    this.#state = 'left';
+    this.#leaving = this.#takeLeave();
+  }
+
+  async #takeLeave(): Promise<void> {
+    // Whatever comes of it: a session that nobody controls goes on just as well.
+    await this.#connection.request('detach', { ctlkey: this.#connection.ctlkey }).catch(() => undefined);
+    this.#packets.send({ type: 'event', op: 'drain', body: { deadlineMs: 0 } }).catch(() => undefined);
+    this.#packets.fail(new TlsPoolError('ABORTED'));
   }
 
   /** No request will come any more. A session outlives the proxy, but not the backend that it belongs to. */
-  async #giveUp(error: unknown): Promise<void> {
-    if (this.#state === 'over' || this.#state === 'lost') return;
+  async #giveUp(): Promise<void> {
+    if (this.#state === 'over' || this.#state === 'lost' || this.#state === 'left') return;
     this.#state = 'left';
-    const { ctlkey } = this.#connection;
-    const op = error instanceof TlsPoolError && error.code === 'ABORTED' ? 'detach' : 'close';
     // It may have ended in this moment.
-    await this.#connection.request(op, { ctlkey }).catch(() => undefined);
+    await this.#connection.request('close', { ctlkey: this.#connection.ctlkey }).catch(() => undefined);
   }
 
   /** The pool's last word, or none, when it is gone or has given up control for the backend. */
@@ -91,6 +104,25 @@ class Relay {
   async #serve(): Promise<void> {
     const message = await this.#packets.next();
     if (message.type !== 'request') throw new TlsPoolError('UNEXPECTED_MESSAGE');
+    if (message.op !== 'reauthenticate') await this.#answer(message);
+    else if (this.#isAsking) await this.#packets.refuse(message, new TlsPoolError('BAD_STATE', { text: 'the client has been asked and has not answered yet: wait for that' }));
+    else void this.#askClient(message);
+  }
+
+  /** The client may take its time. Meanwhile the backend can ask for other things, and its hanging up must be seen. Never rejects. */
+  async #askClient(message: BackendRequest): Promise<void> {
+    this.#isAsking = true;
+    try {
+      await this.#answer(message);
+    } catch (error) {
+      this.#packets.fail(error instanceof TlsPoolError ? error : new TlsPoolError('INTERNAL', { cause: error }));
+    } finally {
+      this.#isAsking = false;
+    }
+  }
+
+  /** Rejects when there will be no further request. */
+  async #answer(message: BackendRequest): Promise<void> {
     const { op, id } = message;
     const isDetach = op === 'detach' && isAbout(this.#connection, message.body.ctlkey) && this.#state === 'open';
     if (isDetach) this.#state = 'detaching';

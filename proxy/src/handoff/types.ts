@@ -9,7 +9,7 @@ import type { Endpoint, EventBody, ReplyBody, RequestBody, RequestOp, SessionInf
 import type { BorrowedFd } from 'libtlspool/native';
 
 /** Requests that a backend may send about a session of its own. One more is one more line here. */
-export const sessionOps = ['prng', 'info', 'detach', 'close'] as const satisfies readonly RequestOp[];
+export const sessionOps = ['prng', 'info', 'reauthenticate', 'detach', 'close'] as const satisfies readonly RequestOp[];
 /** One of them. */
 export type SessionOp = (typeof sessionOps)[number];
 
@@ -52,6 +52,6 @@ export interface HandedOver {
   readonly to: string;
   /** The proxy still controls the session, on behalf of the backend, and hears how it ends. Otherwise nothing more will be known of it here. */
   readonly followed: boolean;
-  /** Resolves when the proxy has nothing more to do for this connection. Never rejects. */
+  /** Resolves when the proxy has nothing more to do for this connection, soon when it goes down. Never rejects. */
   readonly done: Promise<void>;
 }
