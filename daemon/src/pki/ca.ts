@@ -9,6 +9,8 @@ import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { TlsPoolError } from 'libtlspool/protocol';
 import { readKeyFile } from '../identity/files.js';
+import { toPem } from '../identity/pem.js';
+import { serialNumber } from './leaf.js';
 import { checkCommonName } from './names.js';
 import { makePrivateFolder, systemError, writePrivateFile } from './write.js';
 
@@ -32,18 +34,11 @@ export interface Authority {
   readonly created: boolean;
 }
 
-/** RFC 5280 section 4.1.2.2: a positive integer of at most 20 octets; 16 random ones, top bit clear. */
-export function serialNumber(): string {
-  const octets = randomBytes(16);
-  octets.writeUInt8((octets.readUInt8(0) & 0x7f) | 0x40, 0);
-  return octets.toString('hex');
-}
-
 /** PEM of a private key. The intermediate DER is wiped; the returned buffer is the caller's to wipe. */
 export async function exportKey(key: webcrypto.CryptoKey): Promise<Buffer> {
   const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', key));
   try {
-    return Buffer.from(createPrivateKey({ key: der, format: 'der', type: 'pkcs8' }).export({ format: 'pem', type: 'pkcs8' }));
+    return toPem('PRIVATE KEY', der);
   } finally {
     der.fill(0);
   }

@@ -1,11 +1,10 @@
 /** Issues certificates of the development authority, in the folder layout that the pool reads (tls.crt, tls.key, ca.crt). */
-import 'reflect-metadata';
-import * as x509 from '@peculiar/x509';
 import { webcrypto } from 'node:crypto';
 import path from 'node:path';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { backdateMs, ecdsa, exportKey, openCa, serialNumber, type Signer } from './ca.js';
-import { checkCommonName, checkSubjectNames, type CheckedName, type SubjectNames } from './names.js';
+import { backdateMs, ecdsa, exportKey, openCa } from './ca.js';
+import { signLeaf } from './leaf.js';
+import { checkCommonName, checkSubjectNames, type SubjectNames } from './names.js';
 import { makePrivateFolder, writePrivateFile } from './write.js';
 
 const dayMs = 86_400_000;
@@ -58,20 +57,10 @@ function generateKeys(keyType: KeyType): Promise<webcrypto.CryptoKeyPair> {
   return webcrypto.subtle.generateKey(rsa, true, ['sign', 'verify']);
 }
 
-async function extensions(signer: Signer, publicKey: webcrypto.CryptoKey, names: readonly CheckedName[], options: IssueOptions): Promise<x509.Extension[]> {
-  const usages: string[] = [];
-  if (options.server ?? options.client !== true) usages.push(x509.ExtendedKeyUsage.serverAuth);
-  if (options.client === true) usages.push(x509.ExtendedKeyUsage.clientAuth);
-  if (usages.length === 0) throw new TlsPoolError('BAD_ARGUMENT', { field: 'server', text: 'a certificate must be for a server, a client, or both' });
-  return [
-    new x509.BasicConstraintsExtension(false, undefined, true),
-    // Signatures only: every key exchange of the presets is ephemeral, so no key is ever used to decrypt.
-    new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-    new x509.ExtendedKeyUsageExtension(usages),
-    new x509.SubjectAlternativeNameExtension([...names]),
-    await x509.SubjectKeyIdentifierExtension.create(publicKey, false, webcrypto),
-    await x509.AuthorityKeyIdentifierExtension.create(signer.certificate.publicKey, false, webcrypto),
-  ];
+/** Who the certificate is for. */
+function usagesOf({ client = false, server = !client }: IssueOptions): { server: boolean; client: boolean } {
+  if (!server && !client) throw new TlsPoolError('BAD_ARGUMENT', { field: 'server', text: 'a certificate must be for a server, a client, or both' });
+  return { server, client };
 }
 
 /**
@@ -88,11 +77,7 @@ export async function issue(caFolder: string, options: IssueOptions): Promise<Is
   const notBefore = options.notBefore ?? new Date(Date.now() - backdateMs);
   const notAfter = new Date(Math.min(notBefore.getTime() + days * dayMs, signer.certificate.notAfter.getTime()));
   if (notAfter <= notBefore) throw new TlsPoolError('BAD_ARGUMENT', { text: `the certificate authority in ${caFolder} expires on ${signer.certificate.notAfter.toISOString()}, before the new certificate would begin; make a new authority with: tlspool pki init` });
-  const certificate = await x509.X509CertificateGenerator.create({
-    serialNumber: serialNumber(), subject: [{ CN: [name] }], issuer: signer.certificate.subjectName,
-    notBefore, notAfter, publicKey: keys.publicKey, signingKey: signer.key, signingAlgorithm: ecdsa,
-    extensions: await extensions(signer, keys.publicKey, names, options),
-  }, webcrypto);
+  const certificate = await signLeaf({ ...signer, algorithm: ecdsa }, { commonName: name, names, ...usagesOf(options), publicKey: keys.publicKey, notBefore, notAfter });
 
   const [certificateFile, keyFile, trustFile] = [`${pair}.crt`, `${pair}.key`, 'ca.crt'].map((file) => path.join(options.out, file)) as [string, string, string];
   const key = await exportKey(keys.privateKey);
