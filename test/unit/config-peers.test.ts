@@ -75,10 +75,11 @@ describe('configuration of peers, revisions and PKCS#12', () => {
     assert.equal('priorRevisions' in (load({}) ?? {}), false);
   });
 
-  it('PKCS#12 needs a file and a password file, and takes trust', () => {
+  it('PKCS#12 needs a file, and takes a password file and trust', () => {
     assert.deepEqual(load({ pkcs12: { file: 'a.p12', passwordFile: '/p' }, trust: 't.pem' })?.source, { kind: 'pkcs12', file: path.join(folder, 'a.p12'), passwordFile: '/p', trust: path.join(folder, 't.pem') });
     assert.deepEqual(load({ pkcs12: { file: '/a', passwordFile: '/p' } })?.source, { kind: 'pkcs12', file: '/a', passwordFile: '/p' });
-    assert.match(refusal({ pkcs12: { file: 'a.p12' } }).message, /pkcs12\.passwordFile: required key is missing/);
+    assert.deepEqual(load({ pkcs12: { file: '/a' } })?.source, { kind: 'pkcs12', file: '/a' });
+    assert.match(refusal({ pkcs12: { passwordFile: '/p' } }).message, /pkcs12\.file: required key is missing/);
     assert.match(refusal({ pkcs12: { file: 'a', passwordFile: 'p' }, directory: 'd' }).message, /has a directory and also files/);
     assert.match(refusal({ pkcs12: { file: 'a', passwordFile: 'p' }, certificate: 'c', key: 'k' }).message, /has pkcs12 and also certificate or key/);
   });

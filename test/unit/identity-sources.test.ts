@@ -182,10 +182,15 @@ describe('identity sources', () => {
       const client = await makeCert('client', { issuer: root, usages: ['1.3.6.1.5.5.7.3.2'] });
       assert.equal((await load({ 'tls.crt': client.pem, 'tls.key': client.keyPem })).keyPairs.length, 1);
     });
-    it('an encrypted key is refused in both forms, and the text says how to decrypt it', async () => {
-      const pkcs8 = leaf.key.export({ format: 'pem', type: 'pkcs8', cipher: 'aes-128-cbc', passphrase: 'x' });
+    it('a key that is encrypted in the way of old is refused, and the text says how to bring it into the form that can be unlocked', async () => {
       const sec1 = leaf.key.export({ format: 'pem', type: 'sec1', cipher: 'aes-128-cbc', passphrase: 'x' });
-      for (const key of [pkcs8, sec1]) await refused({ ...good(), 'tls.key': key }, /tls\.key:1: the key is encrypted.*openssl pkey -in/);
+      await refused({ ...good(), 'tls.key': sec1 }, /tls\.key:1: the key is encrypted.*openssl pkcs8 -topk8 -in/);
+      const pkcs8 = leaf.key.export({ format: 'pem', type: 'pkcs8', cipher: 'aes-128-cbc', passphrase: 'x' });
+      assert.equal((await load({ ...good(), 'tls.key': pkcs8 })).isLocked, true);
+    });
+    it('an encrypted key is refused where nobody could be asked for its PIN', () => {
+      const pkcs8 = leaf.key.export({ format: 'pem', type: 'pkcs8', cipher: 'aes-128-cbc', passphrase: 'x' });
+      assert.throws(() => parseKey(Buffer.from(pkcs8), 'f'), { code: 'IDENTITY_BAD', message: /^f:1: the key is encrypted.*openssl pkey -in/ });
     });
     it('keys in SEC 1 and PKCS#1 form are taken, with the parameters that openssl puts before them', async () => {
       const parameters = '-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n';

@@ -234,6 +234,39 @@ describe('identity store', () => {
     });
   });
 
+  describe('verifiers', () => {
+    it('are the contexts of identities with roots of their own, also of those without a certificate', async () => {
+      await publish([identity('a', one, { trust: root }), identity('admins', undefined, { trust: root, peers: { allow: { cn: ['admin'] } } })]);
+      assert.equal(store.verifier(client(0), 'a'), defined(store.list()[0]).context);
+      assert.deepEqual(specOf(store.verifier(client(0), 'admins')).peers, { allow: { cn: ['admin'] } });
+    });
+    it('an identity without roots is REAUTH_UNAVAILABLE: those of the pool are for servers', async () => {
+      await publish([identity('a', one)]);
+      assert.throws(() => store.verifier(client(0), 'a'), { code: 'REAUTH_UNAVAILABLE', message: /ca\.crt/ });
+    });
+    it('what is unknown and what is forbidden are refused in the same words', async () => {
+      await publish([identity('a', one, { trust: root })]);
+      const textOf = (uid: number, localid: string): string => {
+        try {
+          store.verifier(client(uid), localid);
+        } catch (error) {
+          assert.equal((error as { code?: string }).code, 'IDENTITY_UNKNOWN');
+          return (error as Error).message.replaceAll(JSON.stringify(localid), 'X');
+        }
+        return 'no error';
+      };
+      assert.equal(textOf(1000, 'a'), textOf(0, 'b'));
+    });
+    it('follow a reload, so that a root that was taken away decides no more', async () => {
+      await publish([identity('a', one, { trust: root })]);
+      const before = store.verifier(client(0), 'a');
+      const other = await makeCert('other root', { ca: true });
+      await publish([identity('a', one, { trust: other })]);
+      assert.notEqual(store.verifier(client(0), 'a'), before);
+      assert.equal(String(specOf(store.verifier(client(0), 'a')).trust), other.pem);
+    });
+  });
+
   describe('client contexts', () => {
     it('an identity with roots of its own uses those in both roles', async () => {
       await publish([identity('a', one, { trust: root })]);
@@ -242,8 +275,8 @@ describe('identity store', () => {
     it('one without has the pool\'s roots as a client, and never as a server', async () => {
       await publish([identity('a', clientOnly)]);
       const context = store.clientContext(client(0), 'a');
-      assert.deepEqual([String(specOf(context).trust), specOf(context).clientAuth, specOf(defined(store.list()[0]).context).trust], [root.pem, 'none', undefined]);
-      assert.notEqual(specOf(context).ticketTag, specOf(defined(store.list()[0]).context).ticketTag);
+      assert.deepEqual([String(specOf(context).trust), specOf(context).clientAuth, specOf(defined(defined(store.list()[0]).context)).trust], [root.pem, 'none', undefined]);
+      assert.notEqual(specOf(context).ticketTag, specOf(defined(defined(store.list()[0]).context)).ticketTag);
     });
     it('a certificate for servers only is of no use to a client, and the text says so', async () => {
       await publish([identity('a', serverOnly)]);

@@ -93,7 +93,8 @@ function endpointText(endpoint: Endpoint | undefined): string | undefined {
 
 function identitiesText(identities: ReplyBody<'identities'>['identities']): string {
   const rows = identities.flatMap((identity) => {
-    const own = [identity.isDefault ? `${identity.localid} (default)` : identity.localid, identity.revision, identity.policy, identity.clientAuth, identity.trustRoots, identity.names.join(' ')];
+    const marks = [...(identity.isDefault ? ['default'] : []), ...(identity.locked === true ? ['locked'] : [])];
+    const own = [marks.length > 0 ? `${identity.localid} (${marks.join(', ')})` : identity.localid, identity.revision, identity.policy, identity.clientAuth, identity.trustRoots, identity.names.join(' ')];
     if (identity.certificates.length === 0) return [[...own, undefined, undefined, undefined]];
     return identity.certificates.map((certificate) => [...own, certificate.keyType, certificate.subject, expiry(certificate.notAfterMs)]);
   });

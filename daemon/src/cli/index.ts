@@ -1,5 +1,6 @@
 /** `tlspool`, the operator's command. */
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import type { Pool } from 'libtlspool';
 import type { TlsPoolError } from 'libtlspool/protocol';
 import { exitCodeOf, exitCodes } from 'tlspool-common/process';
 import type { ExitCode } from 'tlspool-common/process';
@@ -9,6 +10,7 @@ import { poolCommands } from './commands.js';
 import type { PoolCommand, Shown } from './commands.js';
 import { printable } from './format.js';
 import { addPkiCommands } from './pki.js';
+import { addServiceCommands } from './services.js';
 import { version } from './version.js';
 
 /** Where output goes; tests read it. */
@@ -30,8 +32,8 @@ Exit codes:
   3  no pool answers (not running, wrong socket, no access, too slow)
 
 The socket is looked for at --socket, else $TLSPOOL_SOCKET, else /run/tlspool/pool.sock,
-else $XDG_RUNTIME_DIR/tlspool/pool.sock. status, sessions, identities and reload are for
-root and the user that the pool runs as.`;
+else $XDG_RUNTIME_DIR/tlspool/pool.sock. status, sessions, identities, reload and unlock are
+for root, the user that the pool runs as, and whom the configuration makes an operator.`;
 
 const descriptions: Readonly<Record<keyof typeof poolCommands, string>> = {
   ping: 'does the pool answer?',
@@ -75,8 +77,24 @@ function build(output: Output): Command {
       const { checkConfiguration } = await import('./check.js');
       show(program.opts<GlobalOptions>(), await checkConfiguration(file, {}), output);
     });
-  addPkiCommands(program, (shown) => { show(program.opts<GlobalOptions>(), shown, output); });
+  const shown = (what: Shown) => { show(program.opts<GlobalOptions>(), what, output); };
+  addServiceCommands(program, {
+    ask: (run) => askPool(program, run), connected: (run) => connected(program, run), show: shown, out: (text) => { output.out(text); },
+  });
+  addPkiCommands(program, shown);
   return program;
+}
+
+/** For commands that the pool asks back: the library, which does not block. */
+async function connected<T>(program: Command, run: (pool: Pool) => Promise<T>): Promise<T> {
+  const { connectPool } = await import('libtlspool');
+  const { socket, timeout } = program.opts<GlobalOptions>();
+  const pool = await connectPool({ timeoutMs: timeout * 1000, ...(socket !== undefined && { path: socket }) });
+  try {
+    return await run(pool);
+  } finally {
+    pool.close();
+  }
 }
 
 function askPool(program: Command, run: PoolCommand): Shown {

@@ -1,6 +1,7 @@
 /** `tlspoold --check` and `tlspool check`: would the credentials of this configuration be accepted? */
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { Config } from '../config/types.js';
+import { readAuthority } from './authority.js';
 import { checkDates, parseCertificates } from './inspect.js';
 import { nameTable, servedNames, type Named } from './names.js';
 import { checkPeerRules } from './peers.js';
@@ -12,11 +13,13 @@ export interface CheckReport {
   readonly identities: number;
   /** One text per mistake, with file and cure; empty: the pool would start. */
   readonly problems: readonly string[];
-  /** Server names in more than one certificate. */
+  /** Server names in more than one certificate, and keys that are locked. */
   readonly warnings: readonly string[];
 }
 
-async function checkOne(settings: IdentitySettings, checkKeyPair: (pair: KeyPairSpec) => void): Promise<Named> {
+interface Checked extends Named { readonly isLocked: boolean }
+
+async function checkOne(settings: IdentitySettings, checkKeyPair: (pair: KeyPairSpec) => void): Promise<Checked> {
   const material = await settings.source.load();
   try {
     const leaves = material.keyPairs.map(({ chain }, index) => {
@@ -25,12 +28,12 @@ async function checkOne(settings: IdentitySettings, checkKeyPair: (pair: KeyPair
       checkDates(certificates, file, Date.now());
       return leaf;
     });
-    for (const pair of material.keyPairs) checkKeyPair(pair);
+    for (const pair of material.keyPairs) if (pair.key.length > 0) checkKeyPair(pair);
     checkPeerRules(settings, leaves, `identity ${settings.localid} (${settings.source.description})`);
     if (settings.clientAuth !== 'none' && material.trust === undefined) {
       throw new TlsPoolError('IDENTITY_BAD', { text: `identity ${settings.localid}: clientAuth ${settings.clientAuth} needs roots; add ca.crt (or "trust")` });
     }
-    return { localid: settings.localid, names: leaves.length === 0 ? [] : servedNames(settings.names, leaves, settings.localid), isConfigured: settings.names.length > 0 };
+    return { localid: settings.localid, names: leaves.length === 0 && material.isLocked === undefined ? [] : servedNames(settings.names, leaves, settings.localid), isConfigured: settings.names.length > 0, isLocked: material.isLocked === true };
   } finally {
     for (const { key } of material.keyPairs) key.fill(0);
   }
@@ -39,7 +42,7 @@ async function checkOne(settings: IdentitySettings, checkKeyPair: (pair: KeyPair
 /** Reads and checks all credentials, and reports every mistake at once. `checkKeyPair` is the engine's; without it the key is checked by Node alone. Never throws for bad files. */
 export async function checkCredentials(config: Config, checkKeyPair: (pair: KeyPairSpec) => void = () => undefined): Promise<CheckReport> {
   const problems: string[] = [];
-  const named: Named[] = [];
+  const named: Checked[] = [];
   const attempt = async (step: () => Promise<unknown>) => {
     try {
       await step();
@@ -48,12 +51,13 @@ export async function checkCredentials(config: Config, checkKeyPair: (pair: KeyP
     }
   };
   await attempt(() => readDefaultTrust(config));
+  await attempt(async () => { if (config.onTheFly !== undefined) await readAuthority(config.onTheFly, undefined, Date.now()); });
   let settings: readonly IdentitySettings[] = [];
   await attempt(async () => { settings = await identitySettings(config); });
   for (const one of settings) await attempt(async () => { named.push(await checkOne(one, checkKeyPair)); });
-  let warnings: string[] = [];
+  const warnings = named.filter(({ isLocked }) => isLocked).map(({ localid }) => `identity ${localid}: its key is locked; it cannot be used before somebody gives its PIN, with: tlspool unlock`);
   await attempt(async () => {
-    warnings = nameTable(named).ambiguous.map(({ name, localids }) => `${name} is in the certificates of ${localids.join(' and ')}; clients that may use both must ask for a localid; or put it under "names" of one`);
+    warnings.push(...nameTable(named).ambiguous.map(({ name, localids }) => `${name} is in the certificates of ${localids.join(' and ')}; clients that may use both must ask for a localid; or put it under "names" of one`));
   });
   return { identities: settings.length, problems, warnings };
 }

@@ -37,7 +37,7 @@ async function listFolder(folder: string): Promise<MaterialFiles> {
 export function directorySource(folder: string): IdentitySource {
   return {
     description: folder,
-    load: () => readMaterial(() => listFolder(folder), folder),
+    load: (pin) => readMaterial(() => listFolder(folder), folder, pin),
     watch: (changed) => watchPaths([{ folder }], changed),
   };
 }

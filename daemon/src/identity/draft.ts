@@ -16,10 +16,12 @@ export interface Entry {
   readonly published: Published;
   /** Everything that matters about the identity; equal means unchanged. */
   readonly signature: string;
+  /** The same without the pool's own trust. */
+  readonly ownSignature: string;
   /** What resumption depends on, and the random tag of the ticket keys for it. */
   readonly ticketKey: string;
   readonly ticketTag: string;
-  /** False for an identity without a certificate of its own. */
+  /** False for an identity without a certificate of its own. One that is locked keeps its names: nobody else is to serve them meanwhile. */
   readonly canServe: boolean;
   /** For the client role; absent when the certificates are for servers only and there is no trust of its own. */
   readonly clientContext?: Context;
@@ -81,7 +83,15 @@ function clientContextOf(build: Build, spec: ContextSpec, context: Context, leav
   return makeContext(build.engine, { ...spec, trust: build.trust.pem, clientAuth: 'none', ticketTag: newTag() }, what);
 }
 
-function makeEntry(build: Build, settings: IdentitySettings, material: Material, signature: string): Entry {
+type Signatures = Pick<Entry, 'signature' | 'ownSignature'>;
+
+function signaturesOf({ trust }: Build, settings: IdentitySettings, material: Material): Signatures {
+  const { policy, clientAuth, peers, names, isDefault, ticketLifetimeS, source } = settings;
+  const ownSignature = digestOf(material.digest, policy, clientAuth, peers, names, isDefault, ticketLifetimeS, source.description);
+  return { ownSignature, signature: digestOf(ownSignature, material.trust === undefined ? trust?.digest : '') };
+}
+
+function makeEntry(build: Build, settings: IdentitySettings, material: Material, signatures: Signatures): Entry {
   const { localid, policy, clientAuth, peers, ticketLifetimeS, isDefault, source } = settings;
   const what = `identity ${localid} (${source.description})`;
   if (clientAuth !== 'none' && material.trust === undefined) {
@@ -94,29 +104,46 @@ function makeEntry(build: Build, settings: IdentitySettings, material: Material,
   // Digest covers certificates and trust, and the rules decide who may resume. Any change makes a new random tag: tickets from before no longer open.
   const ticketKey = digestOf(material.digest, policy, clientAuth, peers);
   const ticketTag = before?.ticketKey === ticketKey ? before.ticketTag : newTag();
-  const revision = (build.previous.revisions.get(localid) ?? 0) + 1;
+  const trustRoots = material.trust === undefined ? 0 : parseTrust(material.trust, source.description).certificates.length;
+  const shown = { localid, names, source: source.description, policy, clientAuth, isDefault, certificates: leaves.map(summarize), trustRoots };
+  const lastRevision = build.previous.revisions.get(localid) ?? 0;
+  const rest = { ...signatures, ticketKey, ticketTag, leaves };
+  if (material.isLocked === true) {
+    // Nothing new is in use yet: the revision that was goes on being the last one.
+    const summary = { ...shown, revision: lastRevision, locked: true };
+    return { ...rest, published: { settings, revision: lastRevision, names, locked: 'all', summary }, canServe: !isForClientRoleOnly(settings) };
+  }
+  const revision = lastRevision + 1;
   const spec: ContextSpec = {
     ...presets[policy], localid, revision, keyPairs: material.keyPairs, ...(material.trust === undefined ? {} : { trust: material.trust }),
     clientAuth, ...(peers === undefined ? {} : { peers }), ticketLifetimeS, ticketTag,
   };
   const context = makeContext(build.engine, spec, what);
   const clientContext = clientContextOf(build, spec, context, leaves, what);
-  const trustRoots = material.trust === undefined ? 0 : parseTrust(material.trust, source.description).certificates.length;
-  const summary = { localid, names, revision, source: source.description, policy, clientAuth, isDefault, certificates: leaves.map(summarize), trustRoots };
   return {
-    published: { settings, revision, names, context, summary }, signature, ticketKey, ticketTag, canServe: leaves.length > 0 && !isForClientRoleOnly(settings), leaves,
+    ...rest, published: { settings, revision, names, context, summary: { ...shown, revision } }, canServe: leaves.length > 0 && !isForClientRoleOnly(settings),
     ...(clientContext === undefined ? {} : { clientContext }),
   };
 }
 
-async function buildEntry(build: Build, settings: IdentitySettings): Promise<Entry> {
-  const material = await settings.source.load();
+/** The pool's own trust has changed, and there is no key to make a context for TLS clients with: what serves goes on, and old trust is not used any longer. */
+function lockedForClients({ clientContext, published, ...rest }: Entry, settings: IdentitySettings, signatures: Signatures): Entry {
+  if (clientContext === undefined) return { ...rest, ...signatures, published: { ...published, settings } };
+  return { ...rest, ...signatures, published: { ...published, settings, locked: 'client', summary: { ...published.summary, locked: true } } };
+}
+
+async function buildEntry(build: Build, settings: IdentitySettings, pin?: Buffer): Promise<Entry> {
+  const material = await settings.source.load(pin);
   try {
-    const { localid, policy, clientAuth, peers, names, isDefault, ticketLifetimeS, priorRevisions, source } = settings;
-    const signature = digestOf(material.digest, policy, clientAuth, peers, names, isDefault, ticketLifetimeS, source.description, material.trust === undefined ? build.trust?.digest : '');
+    const { localid, priorRevisions } = settings;
+    const signatures = signaturesOf(build, settings, material);
     const before = build.previous.entries.get(localid);
-    // What runs already is not refused for having expired meanwhile: that is a warning (expiring in store.ts).
-    if (before?.signature !== signature) return makeEntry(build, settings, material, signature);
+    if (before === undefined || pin !== undefined) return makeEntry(build, settings, material, signatures);
+    // What runs already is not refused for having expired meanwhile: that is a warning (expiring in store.ts). What was unlocked stays so.
+    if (before.signature !== signatures.signature) {
+      const isOpen = before.published.context !== undefined;
+      return material.isLocked === true && isOpen && before.ownSignature === signatures.ownSignature ? lockedForClients(before, settings, signatures) : makeEntry(build, settings, material, signatures);
+    }
     // A new floor is put in force without a new revision: that would end the sessions which have nothing wrong with them.
     return before.published.settings.priorRevisions === priorRevisions ? before : { ...before, published: { ...before.published, settings } };
   } finally {
@@ -136,6 +163,17 @@ export function namedOf({ published: { settings, names } }: Entry): Named {
   return { localid: settings.localid, names, isConfigured: settings.names.length > 0 };
 }
 
+function ambiguousNames(entries: ReadonlyMap<string, Entry>): NameTable['ambiguous'] {
+  return nameTable([...entries.values()].filter(({ canServe }) => canServe).map(namedOf)).ambiguous;
+}
+
+/** The draft that is in use, with this identity read again and opened by the PIN, which stays the caller's. Throws IDENTITY_BAD, CONFIG_BAD, WrongPinError; then nothing has changed. */
+export async function makeUnlocked(build: Build, now: Draft, settings: IdentitySettings, pin: Buffer): Promise<Draft> {
+  const { localid } = settings;
+  const entries = new Map(now.entries).set(localid, await buildEntry(build, settings, pin));
+  return { ...now, entries, ambiguous: ambiguousNames(entries), changed: [localid], isTrustChanged: false };
+}
+
 /** Reads and checks everything. Throws IDENTITY_BAD or CONFIG_BAD; then nothing has changed. */
 export async function makeDraft(build: Build, settings: readonly IdentitySettings[]): Promise<Draft> {
   const { previous, trust } = build;
@@ -143,7 +181,7 @@ export async function makeDraft(build: Build, settings: readonly IdentitySetting
   if (defaults.length > 1) throw new TlsPoolError('CONFIG_BAD', { text: `${defaults.map(({ localid }) => localid).join(' and ')} are both the default identity; only one can be` });
   const entries = new Map<string, Entry>();
   for (const one of settings) entries.set(one.localid, await buildEntry(build, one));
-  const { ambiguous } = nameTable([...entries.values()].filter(({ canServe }) => canServe).map(namedOf));
+  const ambiguous = ambiguousNames(entries);
   const changed = [...entries].filter(([localid, entry]) => previous.entries.get(localid) !== entry).map(([localid]) => localid);
   changed.push(...[...previous.entries.keys()].filter((localid) => !entries.has(localid)));
   return {

@@ -26,7 +26,7 @@ async function readWhole(handle: FileHandle, size: number): Promise<Buffer> {
   return octets.subarray(0, length);
 }
 
-async function readChecked(file: string, kind: FileKind, owner: Owner): Promise<Buffer> {
+async function readChecked(file: string, kind: FileKind, owner: Owner, maxOctets = maxCredentialOctets): Promise<Buffer> {
   let handle: FileHandle;
   try {
     // O_NONBLOCK: opening a FIFO that somebody put there must not hang the pool.
@@ -37,7 +37,7 @@ async function readChecked(file: string, kind: FileKind, owner: Owner): Promise<
   try {
     const stat = await handle.stat();
     if (!stat.isFile()) throw bad(`${file} is not a regular file`);
-    if (stat.size > maxCredentialOctets) throw bad(`${file} has ${stat.size} octets; at most ${maxCredentialOctets} are read`);
+    if (stat.size > maxOctets) throw bad(`${file} has ${stat.size} octets; at most ${maxOctets} are read`);
     const reason = unsafeReason(file, stat, kind, owner);
     if (reason !== undefined) throw bad(reason);
     return await readWhole(handle, stat.size);
@@ -56,6 +56,11 @@ async function readChecked(file: string, kind: FileKind, owner: Owner): Promise<
  */
 export function readKeyFile(file: string, owner: Owner = self()): Promise<Buffer> {
   return readChecked(file, 'key', owner);
+}
+
+/** Reads a file of the pool's own, of at most `maxOctets`: held to the permissions of a key. */
+export function readOwnFile(file: string, maxOctets: number): Promise<Buffer> {
+  return readChecked(file, 'key', self(), maxOctets);
 }
 
 /** Reads a certificate or trust file: as readKeyFile, but others may read it. Whoever can write trust can become a peer. */

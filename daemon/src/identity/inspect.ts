@@ -2,6 +2,7 @@
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
 import { TlsPoolError } from 'libtlspool/protocol';
 import { pemBlocks, type PemBlock } from './pem.js';
+import { isSealed } from './sealed.js';
 
 const minRsaBits = 2048;
 /** Certificates in one file: chains are short, trust stores are not. */
@@ -48,15 +49,22 @@ export function parseTrust(octets: Buffer, file: string): Certificates {
   return parseCertificates(octets, file, maxRoots);
 }
 
-/** Finds and parses the one private key of a file; `pem` is a view of `octets`, to be wiped with it. Throws IDENTITY_BAD. */
-export function parseKey(octets: Buffer, file: string): { readonly key: KeyObject; readonly pem: Buffer } {
+/** The one private key of a file, encrypted or not. Throws IDENTITY_BAD. */
+export function findKey(octets: Buffer, file: string): PemBlock {
   const keys = pemBlocks(octets, file).filter((block) => block.label.endsWith('PRIVATE KEY'));
   const [block, second] = keys;
   if (block === undefined) throw bad(`${file} has no private key`);
   if (second !== undefined) throw bad(`${file}:${second.line}: a second private key; a key file has one`);
-  if (block.hasHeaders || block.label === 'ENCRYPTED PRIVATE KEY') {
-    throw bad(`${file}:${block.line}: the key is encrypted with a passphrase, which nobody can type here; decrypt it with: openssl pkey -in ${file} -out NEW, keep NEW at mode 0600, and use that`);
+  if (block.hasHeaders) {
+    throw bad(`${file}:${block.line}: the key is encrypted with a passphrase in the way of old (RFC 1421), which is not read here; bring it into PKCS#8 with: openssl pkcs8 -topk8 -in ${file} -out NEW, keep NEW at mode 0600, and use that`);
   }
+  return block;
+}
+
+/** Parses the one private key of a file, which must not be encrypted; `pem` is a view of `octets`, to be wiped with it. Throws IDENTITY_BAD. */
+export function parseKey(octets: Buffer, file: string): { readonly key: KeyObject; readonly pem: Buffer } {
+  const block = findKey(octets, file);
+  if (isSealed(block)) throw bad(`${file}:${block.line}: the key is encrypted with a passphrase, which nobody can be asked for here; decrypt it with: openssl pkey -in ${file} -out NEW, keep NEW at mode 0600, and use that`);
   try {
     return { key: createPrivateKey(block.octets), pem: block.octets };
   } catch (error) {
@@ -73,7 +81,8 @@ export function keyTypeOf(key: KeyObject): string {
   return (key.asymmetricKeyType ?? 'unknown').toUpperCase().slice(0, 32);
 }
 
-function checkStrength(key: KeyObject, what: string): void {
+/** Refuses keys that are too weak or of no use in TLS. Throws IDENTITY_BAD. */
+export function checkStrength(key: KeyObject, what: string): void {
   const type = key.asymmetricKeyType;
   if (type === 'rsa' || type === 'rsa-pss') {
     if ((key.asymmetricKeyDetails?.modulusLength ?? 0) < minRsaBits) throw bad(`${what} has an ${keyTypeOf(key)} bit key; at least ${minRsaBits} bits are needed; make a new key, ECDSA P-256 for choice`);
@@ -84,7 +93,8 @@ function checkStrength(key: KeyObject, what: string): void {
   }
 }
 
-function checkOrder(chain: readonly X509Certificate[], file: string): void {
+/** Each certificate must have been issued by the next one. Throws IDENTITY_BAD. */
+export function checkOrder(chain: readonly X509Certificate[], file: string): void {
   for (const [index, subject] of chain.entries()) {
     const issuer = chain[index + 1];
     if (issuer !== undefined && (!subject.checkIssued(issuer) || !subject.verify(issuer.publicKey))) {
@@ -105,17 +115,23 @@ export function mayBeClient(certificate: X509Certificate): boolean {
 }
 
 /** Checks that chain and key belong together and can be used. Time is not looked at here. Throws IDENTITY_BAD. */
-export function checkPair({ leaf, certificates: chain }: Pick<Certificates, 'leaf' | 'certificates'>, key: KeyObject, files: { readonly certificate: string; readonly key: string }): void {
+export function checkPair(certificates: Pick<Certificates, 'leaf' | 'certificates'>, key: KeyObject, files: { readonly certificate: string; readonly key: string }): void {
+  const { leaf, certificates: chain } = certificates;
   if (!leaf.checkPrivateKey(key)) {
     const at = chain.findIndex((certificate) => certificate.checkPrivateKey(key));
     throw bad(at > 0
       ? `${files.certificate}: the key belongs to certificate ${at + 1} of the chain; put that one first, then each one's issuer`
       : `${files.key} is not the key of ${files.certificate} (${oneLine(leaf.subject)}); put the two that were made together`);
   }
-  checkStrength(leaf.publicKey, files.certificate);
-  checkOrder(chain, files.certificate);
+  checkChain(certificates, files.certificate);
+}
+
+/** As much of that as can be said without the key. Throws IDENTITY_BAD. */
+export function checkChain({ leaf, certificates: chain }: Pick<Certificates, 'leaf' | 'certificates'>, file: string): void {
+  checkStrength(leaf.publicKey, file);
+  checkOrder(chain, file);
   // RFC 9525 section 2: the common name is no longer looked at by clients.
-  if (mayServe(leaf) && !leaf.subjectAltName) throw bad(`${files.certificate} has no subjectAltName; clients do not look at the common name any more; have it issued again with a DNS name or address`);
+  if (mayServe(leaf) && !leaf.subjectAltName) throw bad(`${file} has no subjectAltName; clients do not look at the common name any more; have it issued again with a DNS name or address`);
 }
 
 const dates = (certificate: X509Certificate) => ({ notBeforeMs: Date.parse(certificate.validFrom), notAfterMs: Date.parse(certificate.validTo) });

@@ -19,7 +19,11 @@ function bad(file: string, line: number, text: string): TlsPoolError {
 }
 
 const dashes = Buffer.from('-----');
-const base64 = new Set(Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/='));
+const alphabet = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/');
+const pad = 0x3d;
+const base64 = new Set([...alphabet, pad]);
+/** RFC 7468 section 2: 64 characters a line, which are 48 octets. */
+const lineOctets = 48;
 const colon = 0x3a;
 /** CR, space, tab. */
 const blanks: readonly number[] = [0x0d, 0x20, 0x09];
@@ -72,6 +76,25 @@ export function pemBlocks(octets: Buffer, file: string): readonly PemBlock[] {
   if (open !== undefined) throw bad(file, open.line, `BEGIN ${open.label} without its END; the file was cut short`);
   if (blocks.length === 0) throw bad(file, 1, emptyReason(octets));
   return blocks;
+}
+
+/** DER as PEM, in a buffer of its own (never the shared pool) and without a string: for keys, which are wiped. */
+export function toPem(label: string, der: Buffer): Buffer {
+  const begin = `-----BEGIN ${label}-----\n`;
+  const end = `-----END ${label}-----\n`;
+  const lines = Math.ceil(der.length / lineOctets);
+  const pem = Buffer.alloc(begin.length + Math.ceil(der.length / 3) * 4 + lines + end.length);
+  let at = pem.write(begin, 'latin1');
+  for (let from = 0; from < der.length; from += 3) {
+    const left = der.length - from;
+    const bits = der.readUInt8(from) << 16 | (left > 1 ? der.readUInt8(from + 1) : 0) << 8 | (left > 2 ? der.readUInt8(from + 2) : 0);
+    for (const [index, shift] of [18, 12, 6, 0].entries()) {
+      at = pem.writeUInt8(index <= left ? alphabet.readUInt8(bits >> shift & 63) : pad, at);
+    }
+    if ((from + 3) % lineOctets === 0 || left <= 3) at = pem.writeUInt8(0x0a, at);
+  }
+  pem.write(end, at, 'latin1');
+  return pem;
 }
 
 function emptyReason(octets: Buffer): string {

@@ -10,7 +10,7 @@ export function pemFilesSource({ certificate, key, trust }: PemFiles): IdentityS
   const files: MaterialFiles = { pairs: [{ certificate, key }], ...(trust === undefined ? {} : { trust }) };
   return {
     description: certificate,
-    load: () => readMaterial(() => Promise.resolve(files), certificate),
+    load: (pin) => readMaterial(() => Promise.resolve(files), certificate, pin),
     watch: (changed) => watchPaths([certificate, key, ...(trust === undefined ? [] : [trust])].map((file) => ({ file })), changed),
   };
 }

@@ -1,5 +1,6 @@
 /**
- * Source: a PKCS#12 file (RFC 7292) with one private key, its certificate and perhaps the chain, and a file with its password.
+ * Source: a PKCS#12 file (RFC 7292) with one private key, its certificate and perhaps the chain, and a file with its password. Without that file the
+ * identity is locked until a PIN entry gives the password: until then not even its certificate can be read.
  *
  * The library that opens it works on JavaScript strings: the password and the opened key stay in the pool's heap until the garbage
  * collector takes them, and cannot be wiped. Nobody but the pool can read that heap, but whoever wants keys wiped uses PEM files.
@@ -10,10 +11,11 @@ import type { pkcs12 as Pkcs12, asn1 as Asn1 } from 'node-forge';
 import { watchPaths } from 'tlspool-common/files';
 import { readKeyFile } from './files.js';
 import { checkPair, maxChain, oneLine } from './inspect.js';
-import { readAtOneMoment, toMaterial, type ReadPair } from './read.js';
-import type { IdentitySource } from './types.js';
+import { readAtOneMoment, sealedDigest, toMaterial, type ReadPair } from './read.js';
+import { keyToPem, WrongPinError } from './sealed.js';
+import type { IdentitySource, Material } from './types.js';
 
-export interface Pkcs12Files { readonly file: string; readonly passwordFile: string; readonly trust?: string }
+export interface Pkcs12Files { readonly file: string; readonly passwordFile?: string; readonly trust?: string }
 
 const maxPasswordOctets = 1024;
 
@@ -22,14 +24,17 @@ function bad(text: string): TlsPoolError {
   return new TlsPoolError('IDENTITY_BAD', { text });
 }
 
-/** The first line. Anything but printable ASCII means different octets to the parts of one file (RFC 7292 appendix B.1, RFC 8018), so it is refused. */
+/** Anything else means different octets to the parts of one file (RFC 7292 appendix B.1, RFC 8018). */
+const printableAscii = /^[\x20-\x7e]*$/;
+
+/** The first line. Anything but printable ASCII is refused. */
 async function readPassword(file: string): Promise<string> {
   const octets = await readKeyFile(file);
   try {
     const end = octets.indexOf(0x0a);
     const [, line = ''] = /^([^]*?)\r?$/.exec(octets.toString('latin1', 0, end === -1 ? octets.length : end)) ?? [];
     if (line.length > maxPasswordOctets) throw bad(`${file}: the password has more than ${maxPasswordOctets} octets; is this the right file?`);
-    if (!/^[\x20-\x7e]*$/.test(line)) throw bad(`${file}: the password has characters other than printable ASCII; give the PKCS#12 file another one, with: openssl pkcs12`);
+    if (!printableAscii.test(line)) throw bad(`${file}: the password has characters other than printable ASCII; give the PKCS#12 file another one, with: openssl pkcs12`);
     return line;
   } finally {
     octets.fill(0);
@@ -66,7 +71,8 @@ async function openFile(octets: Buffer, password: string, { file, passwordFile }
   } catch (error) {
     if (error instanceof TlsPoolError) throw error;
     const reason = oneLine((error as Error).message, 200);
-    if (wrongPassword.test(reason)) throw bad(`${file}: the password in ${passwordFile} does not open it; correct the password, which is the first line of that file`);
+    if (wrongPassword.test(reason) && passwordFile === undefined) throw new WrongPinError(file);
+    if (wrongPassword.test(reason)) throw bad(`${file}: the password in ${passwordFile ?? ''} does not open it; correct the password, which is the first line of that file`);
     throw bad(`${file}: not a PKCS#12 file that can be read (${reason}); convert it with: openssl pkcs12 -export, or use PEM files`);
   }
 }
@@ -101,10 +107,8 @@ function chainOf(key: KeyObject, certificates: readonly X509Certificate[], file:
   return chain;
 }
 
-async function readPair(files: Pkcs12Files): Promise<ReadPair> {
+async function readPair(octets: Buffer, password: string, files: Pkcs12Files): Promise<ReadPair> {
   const { file } = files;
-  const password = await readPassword(files.passwordFile);
-  const octets = await readKeyFile(file);
   let keys: readonly Buffer[] = [];
   try {
     const contents = await openFile(octets, password, files);
@@ -117,27 +121,49 @@ async function readPair(files: Pkcs12Files): Promise<ReadPair> {
     const [leaf] = certificates;
     if (leaf === undefined) throw bad(`${file} has no certificate`);
     checkPair({ leaf, certificates }, key, { certificate: file, key: file });
-    const pem = key.export({ format: 'pem', type: 'pkcs8' });
-    // A buffer of its own, not of the shared pool: it is wiped when the engine has read it.
-    const own = Buffer.alloc(pem.length);
-    own.write(pem.toString(), 'latin1');
-    return { chain: Buffer.from(certificates.map(String).join('')), key: own, leaf, file };
+    return { chain: Buffer.from(certificates.map(String).join('')), key: keyToPem(key), leaf, file };
   } finally {
-    octets.fill(0);
     for (const key of keys) key.fill(0);
   }
+}
+
+function passwordOf(pin: Buffer, file: string): string {
+  const password = pin.toString('latin1');
+  if (!printableAscii.test(password)) throw new WrongPinError(file);
+  return password;
+}
+
+/** Puts the pair into the list, where there is a password; without one, gives the digest of the file. */
+async function readInto(pairs: ReadPair[], files: Pkcs12Files, pin: Buffer | undefined): Promise<string | undefined> {
+  const { file, passwordFile } = files;
+  const octets = await readKeyFile(file);
+  try {
+    if (passwordFile !== undefined) {
+      pairs.push(await readPair(octets, await readPassword(passwordFile), files));
+      return undefined;
+    }
+    if (octets[0] !== 0x30) throw bad(`${file}: not a PKCS#12 file; nobody is asked for its password`);
+    if (pin !== undefined) pairs.push(await readPair(octets, passwordOf(pin, file), files));
+    return sealedDigest(octets);
+  } finally {
+    octets.fill(0);
+  }
+}
+
+async function load(files: Pkcs12Files, paths: readonly string[], pin: Buffer | undefined): Promise<Material> {
+  return readAtOneMoment<readonly string[]>({
+    what: files.file, list: () => Promise.resolve(paths), paths: (all) => all,
+    read: () => toMaterial(files.trust, (pairs) => readInto(pairs, files, pin)),
+  });
 }
 
 /** Credentials in a PKCS#12 file; file and password file are held to the permissions of a key. Nothing is read before `load`. */
 export function pkcs12Source(files: Pkcs12Files): IdentitySource {
   const { file, passwordFile, trust } = files;
-  const paths = [file, passwordFile, ...(trust === undefined ? [] : [trust])];
+  const paths = [file, ...(passwordFile === undefined ? [] : [passwordFile]), ...(trust === undefined ? [] : [trust])];
   return {
     description: file,
-    load: () => readAtOneMoment<readonly string[]>({
-      what: file, list: () => Promise.resolve(paths), paths: (all) => all,
-      read: () => toMaterial(trust, async (pairs) => { pairs.push(await readPair(files)); }),
-    }),
+    load: (pin) => load(files, paths, pin),
     watch: (changed) => watchPaths(paths.map((one) => ({ file: one })), changed),
   };
 }

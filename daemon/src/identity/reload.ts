@@ -8,9 +8,11 @@ import { changedKeys } from '../config/restart.js';
 import { loadConfig } from '../config/load.js';
 import type { Config, Overrides } from '../config/types.js';
 import type { RuleAccess } from '../policy/rules.js';
+import type { OnTheFly } from './onthefly.js';
 import { identitySettings, readDefaultTrust } from './settings.js';
+import { WrongPinError } from './sealed.js';
 import type { Store } from './store.js';
-import type { IdentitySettings, ReloadResult } from './types.js';
+import type { IdentitySettings, ReloadResult, UnlockOutcome } from './types.js';
 
 type LogLine = (text: string, fields?: Readonly<Record<string, string | number | boolean | undefined>>) => void;
 export interface ReloadLog { readonly info: LogLine; readonly warn: LogLine; readonly error: LogLine }
@@ -20,6 +22,8 @@ export interface ReloaderParts {
   readonly overrides: Overrides;
   readonly store: Store;
   readonly access: RuleAccess;
+  /** The signing CA; absent: none is looked for in the configuration. */
+  readonly onTheFly?: Pick<OnTheFly, 'prepare' | 'publish' | 'expiring'>;
   readonly log: ReloadLog;
   /** Milliseconds from the first sign of a change to the reload, so that certificate and key have both been written. Default 200. */
   readonly debounceMs?: number;
@@ -30,6 +34,12 @@ export interface ReloaderParts {
 const warnBeforeMs = 7 * 86_400_000;
 /** The cap of `reloadError` in the status reply. */
 const maxErrorOctets = 4096;
+
+function signingFiles({ onTheFly }: Config): string[] {
+  if (onTheFly === undefined) return [];
+  const { certificate, key, trust } = onTheFly;
+  return [certificate, key, ...(trust === undefined ? [] : [trust])];
+}
 
 export class Reloader {
   readonly #parts: ReloaderParts;
@@ -67,13 +77,16 @@ export class Reloader {
    * remembered and logged, once per text: mostly it is a file change, not a caller, that asks. Calls during a reload share the next one.
    */
   reload(): Promise<ReloadResult> {
-    this.#waiting ??= this.#running.then(() => {
+    this.#waiting ??= this.#inTurn(() => {
       this.#waiting = undefined;
-      const run = this.#reload();
-      this.#running = run.catch(() => undefined);
-      return run;
+      return this.#reload();
     });
     return this.#waiting;
+  }
+
+  /** Opens the keys of a locked identity and publishes it, between reloads. The PIN stays the caller's. Throws what is wrong with the identity apart from the PIN. */
+  unlock(localid: string, pin: Buffer): Promise<UnlockOutcome> {
+    return this.#inTurn(() => this.#unlock(localid, pin));
   }
 
   /** Ends watching. May be called twice. */
@@ -83,6 +96,13 @@ export class Reloader {
     clearTimeout(this.#poll);
     for (const watch of this.#watches) watch.close();
     this.#watches = [];
+  }
+
+  /** The store prepares one thing at a time. */
+  #inTurn<T>(task: () => Promise<T>): Promise<T> {
+    const run = this.#running.then(task);
+    this.#running = run.catch(() => undefined);
+    return run;
   }
 
   async #reload(): Promise<ReloadResult> {
@@ -100,8 +120,24 @@ export class Reloader {
     }
   }
 
+  async #unlock(localid: string, pin: Buffer): Promise<UnlockOutcome> {
+    const { store, log } = this.#parts;
+    let draft;
+    try {
+      draft = await store.prepareUnlocked(localid, pin);
+    } catch (error) {
+      if (error instanceof WrongPinError) return 'wrong';
+      throw error;
+    }
+    if (draft === undefined) return 'gone';
+    store.publish(draft);
+    log.info('identities published', { changed: localid });
+    this.#warnOfNames(draft.ambiguous);
+    return 'unlocked';
+  }
+
   async #readAndPublish(): Promise<ReloadResult> {
-    const { store, access, overrides } = this.#parts;
+    const { store, access, onTheFly, overrides } = this.#parts;
     const config = this.#config.file === undefined ? this.#config : loadConfig(this.#config.file, overrides);
     const fixed = changedKeys(this.#config, config);
     if (fixed.length > 0) throw new TlsPoolError('CONFIG_BAD', { text: `${config.file ?? ''}: ${fixed.join(', ')} changed, which needs a restart of the pool; restart it, or put the old value back` });
@@ -109,12 +145,15 @@ export class Reloader {
     // Before reading: a change between reading and watching would be seen by neither.
     this.#watch(config, settings);
     const draft = await store.prepare(settings, await readDefaultTrust(config, store.trust));
+    const authority = await onTheFly?.prepare(config);
     // From here on nothing fails.
     const isAccessChanged = JSON.stringify(config.access) !== JSON.stringify(this.#config.access);
     access.replace({ rules: config.access, sessionsPerClient: config.limits.sessionsPerClient });
     this.#config = config;
+    onTheFly?.publish(authority, draft.trust);
     const result = store.publish(draft, isAccessChanged);
     if (draft.changed.length > 0) this.#warnOfNames(draft.ambiguous);
+    this.#warnOfLocks(draft.changed);
     return result;
   }
 
@@ -125,7 +164,7 @@ export class Reloader {
   }
 
   #watch(config: Config, settings: readonly IdentitySettings[]): void {
-    const own: WatchTarget[] = [...(config.file === undefined ? [] : [config.file]), ...config.trust.roots].map((file) => ({ file }));
+    const own: WatchTarget[] = [...(config.file === undefined ? [] : [config.file]), ...config.trust.roots, ...signingFiles(config)].map((file) => ({ file }));
     if (config.identitiesDirectory !== undefined) own.push({ folder: config.identitiesDirectory });
     const wanted = JSON.stringify([own, settings.map(({ source }) => source.description)]);
     if (this.#stopped || wanted === this.#watched) return;
@@ -166,8 +205,15 @@ export class Reloader {
     }
   }
 
+  #warnOfLocks(changed: readonly string[]): void {
+    for (const { localid, source } of this.#parts.store.locked()) {
+      if (changed.includes(localid)) this.#parts.log.warn('the key of an identity is locked: give its PIN, with: tlspool unlock', { localid, source });
+    }
+  }
+
   #warnOfExpiry(): void {
-    for (const { localid, subject, notAfterMs, revision } of this.#parts.store.expiring(warnBeforeMs)) {
+    const { store, onTheFly } = this.#parts;
+    for (const { localid, subject, notAfterMs, revision } of [...store.expiring(warnBeforeMs), ...onTheFly?.expiring(warnBeforeMs) ?? []]) {
       const state = notAfterMs <= Date.now() ? 'has expired' : 'expires soon';
       const key = `${localid} ${revision} ${subject} ${state}`;
       if (this.#warned.has(key)) continue;

@@ -99,6 +99,8 @@ napi_value received_value(Call& call, size_t octets, ReceivedFds& fds) {
       !call.ok(napi_get_boolean(env, octets == 0 && fds.count() == 0, &eof))) {
     return nullptr;
   }
+  // A control key or a PIN must not stay here until a packet of the same size comes.
+  explicit_bzero(call.addon().scratch.get(), octets);
   for (uint32_t index = 0; index < fds.count(); index++) {
     napi_value number = call.integer_value(fds[index]);
     if (number == nullptr || !call.ok(napi_set_element(env, list, index, number))) return nullptr;
