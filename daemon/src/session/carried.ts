@@ -4,7 +4,9 @@
  */
 import { fitText } from 'libtlspool/protocol';
 import type { Endpoint } from 'libtlspool/protocol';
-import type { EstablishedEvent } from '../engine.js';
+
+/** What an event says of certificates. */
+interface Certificates { readonly peerCertificates: readonly Uint8Array[]; readonly localCertificate?: Uint8Array | undefined }
 
 /** Octets that everything but the certificates can take in a message with session info: envelope, names, addresses, channel bindings. */
 export const otherOctets = 3072;
@@ -22,8 +24,8 @@ const sizeOf = (certificate: Uint8Array | undefined): number => (certificate ===
  * The event with what fits of its certificates: the leaf of the peer in any case, then our own certificate, then issuers for as long as
  * there is room. A leaf that does not fit by itself makes a message that cannot be sent.
  */
-export function withFittingCertificates(event: EstablishedEvent, messageOctets: number): EstablishedEvent {
-  const { peerCertificates, localCertificate, ...rest } = event;
+export function withFittingCertificates<E extends Certificates>(event: E, messageOctets: number): E {
+  const { peerCertificates, localCertificate } = event;
   let room = messageOctets - otherOctets - sizeOf(peerCertificates[0]) - sizeOf(localCertificate);
   const keepsLocal = localCertificate !== undefined && localCertificate.length <= maxCertificateOctets && room >= 0;
   if (!keepsLocal) room += sizeOf(localCertificate);
@@ -34,7 +36,7 @@ export function withFittingCertificates(event: EstablishedEvent, messageOctets: 
     if (room < 0 || next === undefined || next.length > maxCertificateOctets) break;
   }
   if (count === peerCertificates.length && keepsLocal === (localCertificate !== undefined)) return event;
-  return { ...rest, peerCertificates: peerCertificates.slice(0, count), ...(keepsLocal && { localCertificate }) };
+  return { ...event, peerCertificates: peerCertificates.slice(0, count), localCertificate: keepsLocal ? localCertificate : undefined };
 }
 
 /** A name that a peer chose, as a message carries it. */

@@ -1,5 +1,9 @@
 export { carriedEndpoint, carriedName, otherOctets, withFittingCertificates } from './carried.js';
+export { derNamesOf, namesOf } from './certificate-names.js';
+export type { CertificateNames, DerCertificateNames } from './certificate-names.js';
+export { cutMark } from './distinguished-name.js';
 export { CtlkeyMaker, ctlkeyFromOctets, ctlkeyToOctets, isSameCtlkey } from './ctlkey.js';
+export { isExporterLabel, maxExporterLabel } from './exporter.js';
 export { RevisionFloors } from './revoke.js';
 export { Session, sessionInfoOf } from './session.js';
 export type { Owner, SessionFacts } from './session.js';

@@ -4,9 +4,12 @@
  * The engine reports each session with fresh strings and a fresh copy of our certificate. Kept as they come, they would be
  * most of the memory of an idle session; interned, a session holds one pointer.
  */
-import type { EstablishedEvent } from '../engine.js';
 import type { Endpoint } from 'libtlspool/protocol';
 import { carriedName } from './carried.js';
+
+/** What a profile is made from: the event that reports the session, or another profile with something changed. */
+export type ProfileSource = { readonly [Key in keyof Profile as undefined extends Profile[Key] ? never : Key]: Profile[Key] }
+  & { readonly [Key in keyof Profile as undefined extends Profile[Key] ? Key : never]?: Profile[Key] };
 
 /** The part of SessionInfo that does not differ from one client of a service to the next. */
 export interface Profile {
@@ -35,7 +38,7 @@ export class Profiles {
   readonly #endpoints = new Map<string, Endpoint>();
 
   /** The shared profile of this session. */
-  of(event: EstablishedEvent): Profile {
+  of(event: ProfileSource): Profile {
     const certificate = this.#certificate(event);
     // The server name comes last because the peer chose it: no name can imitate another profile's key.
     const key = [
@@ -67,7 +70,7 @@ export class Profiles {
   }
 
   /** An identity may have several certificates (one per key type); which one was used is not told by its revision. */
-  #certificate(event: EstablishedEvent): { der: Uint8Array | undefined; index: number } {
+  #certificate(event: ProfileSource): { der: Uint8Array | undefined; index: number } {
     const der = event.localCertificate;
     if (der === undefined) return { der: undefined, index: -1 };
     const key = `${event.revision}${separator}${event.localid}`;
@@ -77,7 +80,7 @@ export class Profiles {
       known = [];
       this.#certificates.set(key, known);
     }
-    let index = known.findIndex((one) => der.equals(one));
+    let index = known.findIndex((one) => Buffer.compare(der, one) === 0);
     if (index < 0) index = known.push(der) - 1;
     return { der: known[index], index };
   }

@@ -1,9 +1,10 @@
 /**
  * All sessions of the pool: by the engine's number, and by control key. Who may control one is decided here and fails closed:
- * a key that is unknown, belongs to another client, or whose session is over gets the one error CTLKEY_UNKNOWN, in the same words.
+ * a key that is unknown, belongs to another client, or whose session is over gets the one error CTLKEY_UNKNOWN, in the same words and after
+ * the same work.
  */
 import { TlsPoolError, defaultMaxMessageOctets } from 'libtlspool/protocol';
-import type { EstablishedEvent } from '../engine.js';
+import type { EngineEvent, EstablishedEvent } from '../engine.js';
 import type { Client } from '../policy/access.js';
 import { carriedEndpoint, withFittingCertificates } from './carried.js';
 import { CtlkeyMaker, ctlkeyFromOctets, isSameCtlkey } from './ctlkey.js';
@@ -11,6 +12,8 @@ import { Profiles } from './profile.js';
 import { Session } from './session.js';
 import type { Owner, SessionFacts } from './session.js';
 import { mayHappen, nextState } from './states.js';
+
+type ReauthenticatedEvent = Extract<EngineEvent, { kind: 'reauthenticated' }>;
 
 const noCertificates: readonly Uint8Array[] = [];
 
@@ -20,6 +23,8 @@ export class SessionTable {
   readonly #perUid = new Map<number, number>();
   readonly #keys = new CtlkeyMaker();
   readonly #profiles = new Profiles();
+  /** Stands in for the session that a key does not have. */
+  readonly #decoy = decoyWith(this.#keys.make());
 
   /** `messageOctets`: cap on a message, which bounds what is kept of a peer's chain too. */
   constructor(private readonly messageOctets = defaultMaxMessageOctets) {}
@@ -69,6 +74,15 @@ export class SessionTable {
     session.state = nextState(session.state, 'supplied');
   }
 
+  /** The client of the session has authenticated anew, or has not: what is known of it is replaced, and nothing else. Without effect before it is established. */
+  reauthenticated(session: Session, event: Pick<ReauthenticatedEvent, 'authorized' | 'authorizationError' | 'peerCertificates'>): void {
+    if (session.profile === undefined) return;
+    const { authorized, authorizationError, peerCertificates } = event;
+    const fitting = withFittingCertificates({ peerCertificates, localCertificate: session.profile.localCertificate }, this.messageOctets);
+    session.profile = this.#profiles.of({ ...session.profile, authorized, authorizationError, localCertificate: fitting.localCertificate });
+    session.peerCertificates = fitting.peerCertificates.length === 0 ? noCertificates : fitting.peerCertificates;
+  }
+
   /** The session of this owner with this control key, if what is asked of it fits its state. Throws CTLKEY_UNKNOWN. */
   controlled(octets: Uint8Array, owner: Owner, event: 'control' | 'detach' | 'close' = 'control'): Session {
     const session = this.#find(octets);
@@ -91,7 +105,9 @@ export class SessionTable {
     octets: Uint8Array, owner: Owner, sessionsMax: number, mayControl: (client: Client, session: Session) => boolean,
   ): { session: Session; previousUid: number } {
     const session = this.#find(octets);
-    if (session === undefined || !mayHappen(session.state, 'reattach') || !mayControl(owner.client, session)) throw new TlsPoolError('CTLKEY_UNKNOWN');
+    // Asked in any case: who would be allowed to have the session is no reason to be answered sooner or later.
+    const isAllowed = mayControl(owner.client, session ?? this.#decoy);
+    if (session === undefined || !mayHappen(session.state, 'reattach') || !isAllowed) throw new TlsPoolError('CTLKEY_UNKNOWN');
     const { uid } = owner.client;
     if (uid !== session.uid && this.countOf(uid) >= sessionsMax) throw limitReached(sessionsMax);
     session.state = nextState(session.state, 'reattach');
@@ -134,11 +150,11 @@ export class SessionTable {
     return session;
   }
 
-  /** The Map finds the candidate; the comparison that counts is in constant time. */
+  /** The Map finds the candidate; the comparison that counts is in constant time, and made with the decoy where there is none. */
   #find(octets: Uint8Array): Session | undefined {
     const key = ctlkeyFromOctets(octets);
     const session = this.#byKey.get(key);
-    return session !== undefined && isSameCtlkey(session.ctlkey, key) ? session : undefined;
+    return isSameCtlkey((session ?? this.#decoy).ctlkey, key) ? session : undefined;
   }
 
   #count(uid: number, step: 1 | -1): void {
@@ -146,6 +162,17 @@ export class SessionTable {
     if (count === 0) this.#perUid.delete(uid);
     else this.#perUid.set(uid, count);
   }
+}
+
+/** A session that never was, of an identity that has no name an identity can have. */
+function decoyWith(ctlkey: string): Session {
+  const decoy = new Session(0, { client: { uid: -1, gid: -1, pid: 0, groups: [] }, sessions: new Set() });
+  decoy.ctlkey = ctlkey;
+  decoy.profile = {
+    role: 'server', protocol: 'TLSv1.3', cipher: '', cipherName: '', group: undefined, alpn: undefined, servername: undefined, localid: '\0', revision: 0,
+    resumed: false, authorized: false, authorizationError: undefined, localCertificate: undefined,
+  };
+  return decoy;
 }
 
 /** The refusal for a user whose sessions are used up. */
