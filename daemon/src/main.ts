@@ -1,4 +1,5 @@
 /** `tlspoold`: puts the parts together. Decides nothing itself. */
+import path from 'node:path';
 import { exitCodeOf, exitCodes, Signals } from 'tlspool-common/process';
 import type { ExitCode } from 'tlspool-common/process';
 import { Acceptor, Front, Shutdown, admit, asPoolError, openPoolSocket } from './api/index.js';
@@ -8,9 +9,10 @@ import { product } from './cli/version.js';
 import { loadConfig, prepareState } from './config/index.js';
 import type { Config, Overrides } from './config/index.js';
 import type { EngineAddon, EngineEvent } from './engine.js';
-import { Reloader, Store } from './identity/index.js';
+import { Choices, OnTheFly, Reloader, Store } from './identity/index.js';
 import { Log } from './observe/index.js';
 import { RuleAccess } from './policy/index.js';
+import { serveV2, type V2Service } from './v2/index.js';
 
 /** Runs until it is told to end; resolves with the exit code. Errors are printed, one per line. */
 export async function main(argv: readonly string[]): Promise<ExitCode> {
@@ -43,21 +45,25 @@ async function run(args: DaemonArguments): Promise<ExitCode> {
 
 async function serve(addon: EngineAddon, config: Config, overrides: Overrides, caFile: string | undefined): Promise<ExitCode> {
   const log = new Log(config.log.level);
-  const { engine, front, reloader } = assemble(addon, { config, overrides, log });
+  const choices = await Choices.open({ file: path.join(config.state, 'choices.json'), log });
+  const { engine, front, reloader } = assemble(addon, { config, overrides, log, choices });
   const signals = new Signals();
   try {
     await reloader.start();
     // Failures are logged by the reloader.
-    signals.onReload = () => { reloader.reload().catch(() => undefined); };
+    signals.onReload = () => { reloader.reload().then(() => { front.services.unlocking.retry(); }, () => undefined); };
     const acceptor = new Acceptor({ socket: openPoolSocket(config.socket), log, admit: (fd) => { admit(front, fd); } });
+    let v2: V2Service | undefined;
     try {
       announce(config, caFile, log);
+      if (config.v2 !== undefined) v2 = serveV2(config.v2, front);
       await signals.firstEnd;
-      const shutdown = new Shutdown({ front, log, drainMs: config.drainMs, lingerMs: config.limits.lingerMs, closeSocket: () => { acceptor.close(); } });
+      const shutdown = new Shutdown({ front, log, drainMs: config.drainMs, lingerMs: config.limits.lingerMs, closeSocket: () => { acceptor.close(); v2?.closeSocket(); } });
       signals.onEnd = () => { shutdown.now(); };
       await shutdown.finished;
     } finally {
       acceptor.close();
+      v2?.close();
     }
     log.info('stopped');
     return exitCodes.ok;
@@ -66,13 +72,14 @@ async function serve(addon: EngineAddon, config: Config, overrides: Overrides, c
     reloader.stop();
     front.close('now');
     engine.stop();
+    await choices.flushed();
     await log.close();
   }
 }
 
-interface Settings { readonly config: Config; readonly overrides: Overrides; readonly log: Log }
+interface Settings { readonly config: Config; readonly overrides: Overrides; readonly log: Log; readonly choices: Choices }
 
-function assemble(addon: EngineAddon, { config, overrides, log }: Settings) {
+function assemble(addon: EngineAddon, { config, overrides, log, choices }: Settings) {
   const { limits, workers, socket, file } = config;
   let deliver = (_events: readonly EngineEvent[]): void => undefined;
   const engine = new addon.Engine({
@@ -81,9 +88,10 @@ function assemble(addon: EngineAddon, { config, overrides, log }: Settings) {
   });
   const access = new RuleAccess({ rules: config.access, sessionsPerClient: limits.sessionsPerClient });
   const store = new Store({ engine, access });
-  const reloader = new Reloader({ config, overrides, store, access, log: { info: log.info.bind(log), warn: log.warn.bind(log), error: log.error.bind(log) } });
+  const onTheFly = new OnTheFly({ engine, access, log });
+  const reloader = new Reloader({ config, overrides, store, access, onTheFly, log: { info: log.info.bind(log), warn: log.warn.bind(log), error: log.error.bind(log) } });
   const front = new Front({
-    engine, access, store, limits, log, reloads: reloader.record, reload: () => reloader.reload(),
+    engine, access, store, signer: onTheFly, limits, log, reloads: reloader.record, reload: () => reloader.reload(), choices, unlock: (localid, pin) => reloader.unlock(localid, pin),
     identification: {
       pool: product, openssl: engine.openssl, workers, socket: socket.path, startedAtMs: performance.now(), ...(file !== undefined && { config: file }),
     },

@@ -1,11 +1,11 @@
 /** What all listeners share: connections that wait for accept(), and those who wait in accept() for connections. */
 import { EventEmitter } from 'node:events';
 import type { SessionSink } from './channel.js';
+import type { SessionControl, SessionStart } from './control.js';
 import { sockets } from './native.js';
 import { TlsPoolError } from './protocol/index.js';
 import type { EventBody, SessionInfo } from './protocol/index.js';
 import { PoolSocket } from './socket.js';
-import type { SessionControl, SessionStart } from './socket.js';
 
 /** Events of a listener. */
 export interface ListenerEvents {

@@ -4,7 +4,7 @@
  */
 import { sockets } from './native.js';
 import type { BorrowedFd, OwnedFd } from './native.js';
-import type { AnswerBody, CallbackBody, CallbackOp, SessionInfo } from './protocol/index.js';
+import type { AnswerBody, CallbackBody, CallbackOp, SessionInfo, ToClientMessage } from './protocol/index.js';
 
 /** What an application is told of a ClientHello before an identity is chosen. */
 export interface Hello {
@@ -56,6 +56,16 @@ export type Answer<Op extends CallbackOp> = (body: AnswerBody<Op>, fd?: Borrowed
 export interface Asked {
   readonly servername?: (body: CallbackBody<'servername'>, answer: Answer<'servername'>) => void;
   readonly plainside?: (body: CallbackBody<'plainside'>, answer: Answer<'plainside'>) => void;
+  readonly identity?: (body: CallbackBody<'identity'>, answer: Answer<'identity'>) => void;
+  readonly pin?: (body: CallbackBody<'pin'>, answer: Answer<'pin'>) => void;
+}
+
+/** @internal Puts a question to whoever answers it: those that name a request to its maker, the others to the owner of the connection. What nobody answers is refused. */
+export function putQuestion({ op, body }: Extract<ToClientMessage, { type: 'callback' }>, askedOf: (request: number | undefined) => Asked | undefined, answer: Answer<CallbackOp>): void {
+  const asked = askedOf('request' in body ? body.request : undefined);
+  const put = asked?.[op] as ((body: CallbackBody<CallbackOp>, answer: Answer<CallbackOp>) => void) | undefined;
+  if (put === undefined) answer({ refuse: true });
+  else put(body, answer);
 }
 
 /** @internal */

@@ -4,8 +4,9 @@
  * A channel lives once; link.ts makes a new one when it is lost, and says hello. A hand-off socket has no hello. It owns its descriptor
  * and every descriptor of a packet that it has not delivered yet.
  */
+import { putQuestion } from './asked.js';
 import type { Answer, Asked } from './asked.js';
-import { pollDisconnect, pollReadable, pollWritable, sockets } from './native.js';
+import { pollDisconnect, pollOwned, pollReadable, pollWritable, sockets } from './native.js';
 import type { BorrowedFd, OwnedFd, Poll } from './native.js';
 import { closeAll, Inlet } from './inlet.js';
 import type { Packet, Refused } from './inlet.js';
@@ -69,9 +70,6 @@ export function errorOf(body: ErrorBody): TlsPoolError {
     : new TlsPoolError('INTERNAL', { text: `the pool answered with the unknown code ${body.code}: ${body.text}`, ...field });
 }
 
-/** For callbacks that nobody answers. */
-const refuse = (_question: unknown, answer: (body: { readonly refuse: true }) => void): void => answer({ refuse: true });
-
 /** Sessions are looked up by their control key; one character per octet is the cheapest exact key. */
 const keyOf = (ctlkey: Uint8Array): string => Buffer.from(ctlkey.buffer, ctlkey.byteOffset, ctlkey.byteLength).toString('latin1');
 
@@ -93,13 +91,13 @@ export class Channel {
   /** Called when the last session ended. */
   onIdle: (() => void) | undefined;
 
-  /** Takes the descriptor over. Does not keep the process alive until ref() or a request does. */
+  /** Takes the descriptor over, and closes it when it throws (SYSTEM). Does not keep the process alive until ref() or a request does. */
   constructor(fd: OwnedFd, owner: ChannelOwner) {
     this.#fd = fd;
     this.#owner = owner;
     this.#inlet = new Inlet(fd);
     this.#outlet = new Outlet(fd);
-    this.#poll = sockets.poll(fd, (status, events) => this.#onReady(status, events));
+    this.#poll = pollOwned(fd, (status, events) => this.#onReady(status, events));
     this.#poll.start(pollReadable);
     this.#poll.unref();
   }
@@ -306,13 +304,9 @@ export class Channel {
       case 'reply': case 'error':
         this.#settle(message, fds);
         return;
-      case 'callback': {
-        const { request } = message.body;
-        const asked = request === undefined ? this.#owner.asked : this.#pending.get(request)?.hooks.asked;
-        if (message.op === 'servername') (asked?.servername ?? refuse)(message.body, this.#answer('servername', message.id));
-        else (asked?.plainside ?? refuse)(message.body, this.#answer('plainside', message.id));
+      case 'callback':
+        putQuestion(message, (request) => (request === undefined ? this.#owner.asked : this.#pending.get(request)?.hooks.asked), this.#answer(message.op, message.id));
         return;
-      }
     }
   }
 
@@ -323,6 +317,8 @@ export class Channel {
       const packet = encodeMessage({ type: 'answer', op, id, body } as unknown as Message, this.maxMessageOctets);
       isAnswered = true;
       this.#transmit(packet, fd === undefined ? [] : [fd]);
+      // What waits for room in the socket is still needed.
+      if (op === 'pin' && !this.#outlet.isBlocked) packet.fill(0);
     };
   }
 

@@ -78,7 +78,12 @@ export class HandoffListener<S extends HandedOver = PoolSocket> extends Acceptor
     this.#options = { ...options, offerMs: options.offerMs ?? 120_000 };
     this.#source = openPacketSource({ ...options, mode: options.mode ?? (options.allow === undefined ? 0o600 : 0o666) });
     this.#path = options.path ?? pathOf(this.#source.fd);
-    this.#poll = sockets.poll(this.#source.fd, () => this.#onReadable());
+    try {
+      this.#poll = sockets.poll(this.#source.fd, () => this.#onReadable());
+    } catch (error) {
+      this.#source.close();
+      throw error;
+    }
     this.#poll.unref();
     this.#poll.start(pollReadable);
     this.#life = setInterval(() => undefined, longestMs);

@@ -1,22 +1,28 @@
 /** One connection of a proxy to a hand-off socket, which brings one connection of a client; docs/protocol.md, "Hand-off sockets". */
+import { setTimeout as delay } from 'node:timers/promises';
 import { WaitingSession } from './acceptor.js';
 import type { Offer } from './acceptor.js';
 import { askedBy } from './asked.js';
 import type { AskedOptions } from './asked.js';
 import { Channel } from './channel.js';
 import type { Reply } from './channel.js';
+import type { SessionControl } from './control.js';
 import { closeAll } from './inlet.js';
 import { sockets } from './native.js';
 import type { BorrowedFd, OwnedFd } from './native.js';
+import { NoControl } from './nocontrol.js';
 import { PlainSocket } from './plain.js';
 import type { PlainStart } from './plain.js';
 import { Pool, defaultPool } from './pool.js';
 import { TlsPoolError, highestMaxMessageOctets } from './protocol/index.js';
 import type { EventBody, SessionInfo } from './protocol/index.js';
-import type { PoolSocket, SessionControl } from './socket.js';
+import { PassingControl } from './passing.js';
+import type { PoolSocket } from './socket.js';
 
 /** How long a proxy may take to answer `taken`. */
 const takenMs = 10_000;
+/** A proxy that dies closes its descriptors one after the other: the pool may learn of it later than we, and lets go of the session only then. */
+const replaceRetriesMs: readonly number[] = [20, 50, 100, 250, 500, 1000];
 /** A relayed word of how a session ended takes two more processes than the end itself. */
 const relayGraceMs = 5_000;
 
@@ -44,24 +50,7 @@ export interface HandoverOwner {
   left(handover: Handover): void;
 }
 
-/** Nobody tells what becomes of the session, and nobody can be asked. */
-class NoControl implements SessionControl {
-  readonly lost = undefined;
-  readonly isDeaf = true;
-  readonly #why: string;
-
-  constructor(why: string) { this.#why = why; }
-
-  addSession(): void { /* nothing will be heard */ }
-  catchUp(): void { /* as above */ }
-  request(): Promise<never> { return Promise.reject(this.#error()); }
-  requestSync(): never { throw this.#error(); }
-  #error(): TlsPoolError {
-    return new TlsPoolError('BAD_STATE', { text: `this program has no control of the session, and the proxy does not relay: ${this.#why}` });
-  }
-}
-
-/** From accept() on the hand-off socket until the client's connection is ours or is not to be. */
+/** From accept() on the hand-off socket until the client's connection is ours or is not to be; with relay, until the proxy has gone. */
 export class Handover {
   readonly #channel: Channel;
   readonly #options: HandoverOptions;
@@ -70,6 +59,10 @@ export class Handover {
   #isExpected = false;
   #isTaking = false;
   #isOver = false;
+  /** The proxy has said that it ends, and that the session does not. */
+  #isReleased = false;
+  /** Of a session for which the proxy relays. */
+  #relayed: { readonly control: PassingControl; readonly body: EventBody<'connection'> } | undefined;
 
   /** The descriptor is ours. */
   constructor(fd: OwnedFd, options: HandoverOptions, owner: HandoverOwner) {
@@ -87,7 +80,7 @@ export class Handover {
       connection: (_channel, body, plainfd) => this.#onConnection(body, plainfd),
       plainConnection: (body, plainfd) => this.#onPlainConnection(body, plainfd),
       listenerClosed: () => undefined,
-      drain: () => undefined,
+      drain: () => { this.#isReleased = true; },
       // Before a connection came: the handshake failed, or the proxy has gone. It owes us nothing.
       lost: (_channel, error) => this.#onLost(error),
     });
@@ -112,6 +105,7 @@ export class Handover {
   }
 
   #onLost(error: TlsPoolError): void {
+    if (this.#relayed !== undefined) void this.#replaceProxy(this.#relayed);
     if (this.#isTaking) return;
     // It did not just leave: what it sent could not be understood.
     if (error.cause === undefined) this.#end();
@@ -153,11 +147,12 @@ export class Handover {
     const fd = this.#begin(plainfd === undefined ? [] : [plainfd]);
     if (fd === undefined) return;
     const { allowHalfOpen = false, pauseOnConnect = false } = this.#options;
-    const session = new WaitingSession({ channel: this.#channel, fd, ctlkey: body.ctlkey, info: body.info, preamble: body.preamble, lossGraceMs: relayGraceMs, allowHalfOpen, pauseOnConnect });
+    const control = new PassingControl(this.#channel);
+    const session = new WaitingSession({ channel: control, fd, ctlkey: body.ctlkey, info: body.info, preamble: body.preamble, lossGraceMs: relayGraceMs, allowHalfOpen, pauseOnConnect });
     void this.#take(session, async () => {
       checkKind(fd, ['unix']);
       const { relay } = await this.#taken({ ctlkey: body.ctlkey });
-      if (relay === true) this.#stay();
+      if (relay === true) this.#stay({ control, body });
       else await this.#control(session, body);
     });
   }
@@ -202,7 +197,8 @@ export class Handover {
   }
 
   /** The hand-off connection is the session's from now on, until it has ended. */
-  #stay(): void {
+  #stay(relayed: { readonly control: PassingControl; readonly body: EventBody<'connection'> }): void {
+    this.#relayed = relayed;
     this.#channel.onIdle = () => this.#channel.close();
     if (this.#channel.sessions === 0) this.#channel.close();
   }
@@ -212,26 +208,45 @@ export class Handover {
     this.#channel.close();
     const { reattach } = this.#options;
     if (reattach === false) {
-      session.follow(new NoControl('reattach is false'));
+      session.follow(new NoControl('the proxy does not relay, and reattach is false'));
       return;
     }
     try {
-      await reattachTo(reattach instanceof Pool ? reattach : await defaultPool(), session, body);
+      await this.#reattach(body, (channel, info) => session.follow(channel, info));
     } catch (error) {
       if (reattach !== undefined || !(error instanceof TlsPoolError)) throw error;
-      session.follow(new NoControl(error.message));
+      session.follow(new NoControl(`the proxy does not relay, and the pool gave none: ${error.message}`));
     }
   }
-}
 
-/** Takes control of a session that the proxy has detached. What the pool says of it counts, except for the addresses, which a balancer in front may have told the proxy. */
-async function reattachTo({ link }: Pool, session: WaitingSession, { ctlkey, info: { remote, local } }: EventBody<'connection'>): Promise<void> {
-  const channel = await link.whenUp();
-  const follow = (info: SessionInfo): void => {
-    session.follow(channel, { ...info, ...(remote === undefined ? {} : { remote }), ...(local === undefined ? {} : { local }) });
-  };
-  // In the turn of the reply: `closed` may be right behind it.
-  await channel.request('reattach', { ctlkey }, [], link.timeoutMs, { reply: ({ body }) => follow(body.info) });
+  /**
+   * The proxy has gone, which is not the end of the session: the pool itself is asked for control. Where it gives none, nobody will tell of the end of a session that was
+   * released; the end of any other, and for who wants sessions with control or none, is the loss of the proxy. Never rejects.
+   */
+  async #replaceProxy({ control, body }: { readonly control: PassingControl; readonly body: EventBody<'connection'> }): Promise<void> {
+    const { reattach } = this.#options;
+    if (this.#isReleased && (reattach === undefined || reattach === false)) control.pass(new NoControl('the proxy that relayed for it was stopped'));
+    if (reattach === false) return;
+    for (const waitMs of replaceRetriesMs) {
+      try {
+        return await this.#reattach(body, (channel) => control.pass(channel));
+      } catch (error) {
+        if (!(error instanceof TlsPoolError) || error.code !== 'CTLKEY_UNKNOWN') return;
+      }
+      await delay(waitMs, undefined, { ref: false });
+    }
+  }
+
+  /** Takes control of a session that the proxy has given up. What the pool says of it counts, except for the addresses, which a balancer in front may have told the proxy. */
+  async #reattach({ ctlkey, info: { remote, local } }: EventBody<'connection'>, follow: (channel: SessionControl, info: SessionInfo) => void): Promise<void> {
+    const { reattach } = this.#options;
+    const { link } = reattach instanceof Pool ? reattach : await defaultPool();
+    const channel = await link.whenUp();
+    // In the turn of the reply: `closed` may be right behind it.
+    await channel.request('reattach', { ctlkey }, [], link.timeoutMs, {
+      reply: ({ body: { info } }) => follow(channel, { ...info, ...(remote === undefined ? {} : { remote }), ...(local === undefined ? {} : { local }) }),
+    });
+  }
 }
 
 type Domain = ReturnType<typeof sockets.socketInfo>['domain'];

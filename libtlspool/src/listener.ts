@@ -21,6 +21,11 @@ export interface ListenOptions extends SourceOptions, AskedOptions {
   readonly share?: string;
   /** Identity to serve; absent: chosen by server name among those that this client may use. */
   readonly localid?: string;
+  /**
+   * The pool's signing CA makes a certificate for the server name of each client, where no identity that this program may use has it; `localid` is for clients that send none. Names that may
+   * not be signed are refused. Needs the `sign` permission: NOT_PERMITTED without it, SIGNING_UNAVAILABLE where the pool has no such CA. Default false.
+   */
+  readonly onTheFly?: boolean;
   /** Application protocols (RFC 7301), the most preferred first. A client that offers only others is refused. */
   readonly alpn?: readonly string[];
   /** Raises what the policy of the identity says, never lowers it. */
@@ -197,9 +202,9 @@ async function rejected<T>(promise: Promise<T>, ...words: string[]): Promise<T |
 }
 
 function listenBody(options: ListenOptions): RequestBody<'listen'> {
-  const { localid, alpn, clientAuth, rejectUnauthorized, backend, report, share } = options;
+  const { localid, onTheFly, alpn, clientAuth, rejectUnauthorized, backend, report, share } = options;
   return {
-    ...(localid === undefined ? {} : { localid }), ...(alpn === undefined ? {} : { alpn }), ...(clientAuth === undefined ? {} : { clientAuth }),
+    ...(localid === undefined ? {} : { localid }), ...(onTheFly === undefined ? {} : { onTheFly }), ...(alpn === undefined ? {} : { alpn }), ...(clientAuth === undefined ? {} : { clientAuth }),
     ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }), ...(backend === undefined ? {} : { backend }), ...(report === undefined ? {} : { report }),
     ...(share === undefined ? {} : { share }), ...askFields(options),
   };

@@ -191,3 +191,13 @@ const packageFolder = path.join(path.dirname(fileURLToPath(import.meta.url)), '.
 /** The verbs. Every error is a TlsPoolError: SYSTEM, FD_KIND, BAD_ARGUMENT, BAD_STATE, MESSAGE_TOO_LARGE or FD_COUNT. */
 export const sockets: NativeSockets = (loadAddon(packageFolder, 'tlspool_sockets') as Addon).bind(TlsPoolError);
 export { errnoName, isErrno } from './errno.js';
+
+/** sockets.poll() for who owns the descriptor: closes it when it cannot be watched (SYSTEM), which takes a descriptor more. */
+export function pollOwned(fd: OwnedFd, onReady: Parameters<NativeSockets['poll']>[1]): Poll {
+  try {
+    return sockets.poll(fd, onReady);
+  } catch (error) {
+    sockets.close(fd);
+    throw error;
+  }
+}

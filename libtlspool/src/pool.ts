@@ -11,6 +11,10 @@ import { Listener } from './listener.js';
 import type { ListenOptions } from './listener.js';
 import type { BorrowedFd, OwnedFd } from './native.js';
 import type { ReplyBody, RequestBody, RequestOp, TlsPoolError } from './protocol/index.js';
+import { reattachSocket } from './reattach.js';
+import type { ReattachOptions } from './reattach.js';
+import { PoolServices } from './services.js';
+import type { ChooseIdentity, EnterPin, ServiceOffer, ServiceOptions } from './services.js';
 import type { PoolSocket } from './socket.js';
 import { protect } from './starttls.js';
 import type { StartTlsOptions } from './starttls.js';
@@ -42,6 +46,7 @@ export class Pool extends EventEmitter<PoolEvents> {
   readonly #options: PoolOptions;
   readonly #link: Link;
   readonly #listeners = new Set<Listener>();
+  readonly #services = new PoolServices(() => this.#link);
 
   /** @internal Use connectPool(). */
   constructor(options: PoolOptions) {
@@ -54,8 +59,9 @@ export class Pool extends EventEmitter<PoolEvents> {
       listenerClosed: () => undefined,
       drain: (body) => this.emit('drain', body),
       setUp: () => Promise.resolve(),
-      lost: (error) => this.emit('lost', error),
-      restored: () => this.emit('reconnected'),
+      asked: this.#services.asked,
+      lost: (error) => { this.#services.lost(); this.emit('lost', error); },
+      restored: () => { void this.#services.restored(); this.emit('reconnected'); },
       refused: (error) => this.emit('lost', error),
     });
   }
@@ -106,9 +112,29 @@ export class Pool extends EventEmitter<PoolEvents> {
   /** Connects to a TLS server. Rejects with the error of the connection (ECONNREFUSED, ...), or as starttls() does. */
   connect(options: ConnectOptions): Promise<PoolSocket> { return connectThrough(this.#link, options); }
 
+  /**
+   * Takes control of a session that another program has detached, and goes on with its plain text: what release() gave there, as it came over a UNIX socket or as a net.Socket of which nothing
+   * was read yet. Descriptor or socket belong to the library from the call on and are closed on each path of failure. The two must belong together, which nobody but the caller can know.
+   *
+   * Rejects with CTLKEY_UNKNOWN (no such session; not detached; over; not for this user), LIMIT_SESSIONS, BAD_ARGUMENT, BAD_STATE (octets were read from the net.Socket), FD_KIND, POOL_LOST or TIMEOUT.
+   */
+  reattach(ctlkey: Uint8Array, socket: net.Socket | number, options: ReattachOptions = {}): Promise<PoolSocket> {
+    return reattachSocket(this.#link, ctlkey, typeof socket === 'number' ? socket as OwnedFd : socket, options);
+  }
+
+  /**
+   * From now on this program chooses the identity of outgoing sessions of its own user that name none, in whatever process, and is asked before each handshake that nothing is remembered for. A user has one
+   * chooser. The session waits for the answer, at most as long as its own handshake may take. Rejects with SERVICE_TAKEN, NOT_PERMITTED, POOL_LOST, ...
+   */
+  offerChooser(choose: ChooseIdentity, options: ServiceOptions = {}): Promise<ServiceOffer> { return this.#services.offerChooser(choose, options); }
+
+  /** From now on this program gives the PINs of locked keys: those that are locked now, and those that will be. For operators; a pool has one PIN entry. Rejects as offerChooser() does. */
+  offerPinEntry(enter: EnterPin, options: ServiceOptions = {}): Promise<ServiceOffer> { return this.#services.offerPinEntry(enter, options); }
+
   /** Closes the listeners and the connection to the pool, which ends the sessions that starttls() and connect() made. May be called twice. */
   close(): void {
     for (const listener of this.#listeners) listener.close().catch(() => undefined);
+    this.#services.lost();
     this.#link.close();
   }
 

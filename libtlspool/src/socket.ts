@@ -3,51 +3,24 @@ import { X509Certificate } from 'node:crypto';
 import net from 'node:net';
 import type { CipherNameAndProtocol, DetailedPeerCertificate, EphemeralKeyInfo, PeerCertificate } from 'node:tls';
 import { legacyChain, ephemeralKey } from './certificates.js';
-import type { Reply, SessionSink } from './channel.js';
+import type { SessionSink } from './channel.js';
+import type { ChannelBindings, Released, SessionControl, SessionNames, SessionStart } from './control.js';
 import { tellEndpoints } from './endpoints.js';
 import { openHandle } from './handle.js';
 import { sockets } from './native.js';
-import type { BorrowedFd, OwnedFd } from './native.js';
+import type { OwnedFd } from './native.js';
+import { NoControl } from './nocontrol.js';
 import { TlsPoolError } from './protocol/index.js';
-import type { EventBody, PreambleInfo, ReplyBody, RequestBody, RequestOp, SessionInfo } from './protocol/index.js';
+import type { EventBody, PreambleInfo, ReplyBody, SessionInfo } from './protocol/index.js';
+import { reauthenticateBody, reauthenticateMs, reauthenticationOf } from './reauthenticate.js';
+import type { Reauthentication, ReauthenticateOptions } from './reauthenticate.js';
+import { takeOut } from './takeout.js';
 
 const pollHangUp = 16;
 /** How long the pool may take for one answer to a session's own request. */
 const sessionRequestMs = 5_000;
 /** A dying process closes its descriptors one after the other; ours to the pool follows the session's within this time. */
 const lossGraceMs = 250;
-
-/** @internal Who controls a session and hears how it ended: the connection to the pool, or the one to a proxy that passes requests on; see Channel. */
-export interface SessionControl {
-  /** Set once nothing can be asked and nothing will be told any more. */
-  readonly lost: TlsPoolError | undefined;
-  /** It will never be told how the session ends. */
-  readonly isDeaf?: boolean;
-  addSession(ctlkey: Uint8Array, sink: SessionSink): void;
-  catchUp(): void;
-  request<Op extends RequestOp>(op: Op, body: RequestBody<Op>, fds: readonly BorrowedFd[], timeoutMs: number): Promise<Reply<Op>>;
-  requestSync<Op extends RequestOp>(op: Op, body: RequestBody<Op>, timeoutMs: number): ReplyBody<Op>;
-}
-
-/** What a PoolSocket is made from. */
-export interface SessionStart {
-  readonly channel: SessionControl;
-  /** Owned by the socket. */
-  readonly fd: OwnedFd;
-  readonly ctlkey: Uint8Array;
-  readonly info: SessionInfo;
-  readonly preamble?: PreambleInfo | undefined;
-  /** How long the word of how it ended may take after the end itself, in milliseconds, when it comes by way of others. */
-  readonly lossGraceMs?: number;
-  readonly allowHalfOpen?: boolean;
-  /** Do not read before resume() is called. */
-  readonly pauseOnConnect?: boolean;
-  /** What is known already, for a session that waited to be accepted. */
-  readonly closed?: EventBody<'closed'> | undefined;
-}
-
-/** Channel bindings of a session: RFC 5929 (tls-unique on TLS 1.2 only) and RFC 9266. */
-export type ChannelBindings = Omit<ReplyBody<'info'>, 'info'>;
 
 /** Words of `how` that mean that all of the stream arrived. */
 const complete: ReadonlySet<string> = new Set(['closed']);
@@ -62,10 +35,11 @@ const complete: ReadonlySet<string> = new Set(['closed']);
  * destroy(error) before all was written aborts the session, so that the peer does not take it for complete either.
  */
 export class PoolSocket extends net.Socket implements SessionSink {
-  readonly #control: SessionControl;
+  #control: SessionControl;
   readonly #fd: OwnedFd;
   readonly #ctlkey: Uint8Array;
-  readonly #info: SessionInfo;
+  #info: SessionInfo;
+  #isAsking = false;
   readonly #preamble: PreambleInfo | undefined;
   readonly #lossGraceMs: number;
   #closed: EventBody<'closed'> | undefined;
@@ -206,7 +180,7 @@ export class PoolSocket extends net.Socket implements SessionSink {
 
   /** Always true: distinguishes TLS sockets from others, as in Node. */
   get encrypted(): true { return true; }
-  /** True only when a certificate of the peer was verified against the trust of the identity. */
+  /** True only when a certificate of the peer was verified against the trust of the identity; reauthenticate() changes it. */
   get authorized(): boolean { return this.#info.authorized; }
   /** Why the peer's certificate was not accepted, in OpenSSL's spelling; null otherwise. */
   get authorizationError(): string | null { return this.#info.authorizationError ?? null; }
@@ -268,8 +242,82 @@ export class PoolSocket extends net.Socket implements SessionSink {
 
   /** Channel bindings for SCRAM-PLUS and the like. Rejects with CTLKEY_UNKNOWN (the session is over), POOL_LOST or TIMEOUT. */
   async channelBindings(): Promise<ChannelBindings> {
-    const { body: { info: _info, ...bindings } } = await this.#control.request('info', { ctlkey: this.#ctlkey }, [], sessionRequestMs);
+    const { info: _info, peerNames: _peer, localNames: _local, ...bindings } = await this.#askInfo();
     return bindings;
+  }
+  /** Names in both certificates, read by the pool. Rejects as channelBindings() does. */
+  async names(): Promise<SessionNames> {
+    const { peerNames, localNames } = await this.#askInfo();
+    return { ...(peerNames === undefined ? {} : { peerNames }), ...(localNames === undefined ? {} : { localNames }) };
+  }
+  async #askInfo(): Promise<ReplyBody<'info'>> {
+    return (await this.#control.request('info', { ctlkey: this.#ctlkey }, [], sessionRequestMs)).body;
+  }
+
+  // ---- control -------------------------------------------------------------------------------------------------------
+
+  /**
+   * Gives up control of the session and resolves with its control key. Octets flow on through this socket, and the session no longer ends with this program's connection to the pool; whoever has
+   * the key may reattach. What the pool would say is no longer heard here: a half close by the peer is still `end`, but the end of the session, such as the one that follows our own end(), is
+   * SESSION_LOST, because a stream that was cut looks the same; destroy(error) cannot abort it; exporters and channel bindings are BAD_STATE.
+   *
+   * Rejects with CTLKEY_UNKNOWN (the session is over), POOL_LOST or TIMEOUT; control is unchanged then. May be called twice.
+   */
+  async detach(): Promise<Uint8Array> {
+    if (this.#control.isDeaf !== true) {
+      await this.#control.request('detach', { ctlkey: this.#ctlkey }, [], sessionRequestMs);
+      this.#control.removeSession(this.#ctlkey);
+      this.#control = new NoControl('it was detached; reattach with the control key');
+    }
+    return this.#ctlkey;
+  }
+
+  /**
+   * Gives up socket and control, for passing both to another process (Pool.reattach() there): no octet is lost, none is read twice. Reading stops in the turn of the call; it resolves when the kernel has
+   * everything that was written. The socket is destroyed without a word to the peer; write nothing to it after the call. Until somebody reattaches the session, closing the descriptor ends it in order.
+   *
+   * Rejects with BAD_STATE (octets were read and not taken by the program; ended, or destroyed), CTLKEY_UNKNOWN (the session is over), POOL_LOST, TIMEOUT or SYSTEM; the
+   * socket goes on as before then.
+   */
+  async release(): Promise<Released> {
+    const { fd, undo } = await takeOut(this);
+    try {
+      await this.detach();
+    } catch (error) {
+      sockets.close(fd);
+      undo();
+      throw error;
+    }
+    this.destroy();
+    return { fd, ctlkey: this.#ctlkey };
+  }
+
+  /**
+   * Server: asks the client for a certificate while the session runs, by post-handshake authentication (RFC 8446 section 4.6.2) or, in TLS 1.2, a renegotiation (RFC 5746).
+   * Resolves with what it has answered, also when that is nothing; authorized, authorizationError and the peer's certificates are those of the answer from then on, and the event
+   * `reauthenticated` is emitted with the same. Octets keep flowing both ways meanwhile, and what the client sent before its answer may be read after it: withhold what needs
+   * the certificate until this resolves, and read no further request before.
+   *
+   * Fails closed. Rejects with REAUTH_UNAVAILABLE (this client cannot be asked: its TLS lacks the means, HTTP/2, no roots), IDENTITY_UNKNOWN, BAD_STATE (one is under
+   * way, or the socket is destroyed), BAD_ARGUMENT, TIMEOUT (the client is silent; the session goes on), REAUTH_REFUSED (with `require`: the session ends), CTLKEY_UNKNOWN (it is over), POOL_LOST.
+   */
+  async reauthenticate(options: ReauthenticateOptions = {}): Promise<Reauthentication> {
+    if (this.destroyed) throw new TlsPoolError('BAD_STATE', { text: 'the socket is destroyed: there is no client to ask' });
+    if (this.#isAsking) throw new TlsPoolError('BAD_STATE', { text: 'the client has been asked and has not answered yet: wait for that' });
+    const request = reauthenticateBody(this.#ctlkey, options);
+    this.#isAsking = true;
+    try {
+      const { body } = await this.#control.request('reauthenticate', request, [], reauthenticateMs(request));
+      // The addresses may be what a proxy said of the client, which the pool does not know.
+      const { remote, local } = this.#info;
+      this.#info = { ...body.info, ...(remote !== undefined && { remote }), ...(local !== undefined && { local }) };
+      const outcome = reauthenticationOf(body);
+      // Not from within the promise: a handler that throws must not become its rejection.
+      process.nextTick(() => this.emit('reauthenticated', outcome));
+      return outcome;
+    } finally {
+      this.#isAsking = false;
+    }
   }
 
   /** The session and its tickets are the pool's: always undefined. */
@@ -282,7 +330,7 @@ export class PoolSocket extends net.Socket implements SessionSink {
   getPeerFinished(): undefined { return undefined; }
   /** Not known outside the pool. */
   getSharedSigalgs(): string[] { return []; }
-  /** Harmless: the pool never renegotiates. */
+  /** Harmless: the pool refuses a renegotiation that the peer begins. */
   disableRenegotiation(): void { /* nothing to do */ }
   /** Harmless: TLS is not in this process. The pool has the log. */
   enableTrace(): void { /* nothing to do */ }
@@ -290,7 +338,7 @@ export class PoolSocket extends net.Socket implements SessionSink {
   setMaxSendFragment(): boolean { return false; }
   /** Always refused with BAD_STATE through the callback; returns false, as in Node for "not started". */
   renegotiate(_options: unknown, callback?: (error: Error | null) => void): boolean {
-    if (callback !== undefined) process.nextTick(callback, new TlsPoolError('BAD_STATE', { text: 'the handshake is done and the pool does not renegotiate; ask for client certificates with clientAuth' }));
+    if (callback !== undefined) process.nextTick(callback, new TlsPoolError('BAD_STATE', { text: 'the pool alone decides on handshakes; ask the client for a certificate with reauthenticate()' }));
     return false;
   }
   /** Always throws BAD_STATE: the handshake is done; pass servername to connect() or starttls(). */
@@ -314,7 +362,7 @@ export class PoolSocket extends net.Socket implements SessionSink {
 }
 
 const unknownEnd = (): TlsPoolError => new TlsPoolError('SESSION_LOST', {
-  text: 'the session is over and nobody told this program how it ended, so what was received may be incomplete; let the proxy relay, or give this program access to the pool',
+  text: 'the session is over and nobody told this program how it ended, so what was received may be incomplete; where that matters, control the session: let the proxy relay, give this program access to the pool, or do not detach',
 });
 
 const x509 = (der: Uint8Array | undefined): X509Certificate | undefined => der === undefined ? undefined : new X509Certificate(der);

@@ -1,5 +1,5 @@
 /** Listening sockets, which the library opens and keeps a copy of, so that the port stays open while the pool restarts. */
-import { isAbandoned } from './abandoned.js';
+import { isAbandoned, removerOf } from './abandoned.js';
 import { isErrno } from './errno.js';
 import dns from 'node:dns/promises';
 import fs from 'node:fs';
@@ -40,7 +40,7 @@ export async function openSource(options: SourceOptions): Promise<Source> {
   if (options.path !== undefined) {
     const { path } = options;
     const fd = sockets.unixListen({ path, kind: 'stream', mode: 0o666 & ~process.umask(), ...backlog });
-    return closing(fd, () => fs.rmSync(path, { force: true }));
+    return closing(fd, path.startsWith('\0') ? undefined : removerOf(path));
   }
   const tcp = { port: options.port ?? 0, reusePort: options.reusePort ?? false, ...backlog };
   if (options.host !== undefined) return closing(sockets.tcpListen({ ...tcp, host: await numeric(options.host) }));
@@ -82,10 +82,7 @@ export function openPacketSource({ path, fd, backlog, mode }: PacketSourceOption
   const made = (): Source => {
     const listening = sockets.unixListen(options);
     // The abstract namespace has no files.
-    if (path.startsWith('\0')) return closing(listening);
-    const { ino } = fs.lstatSync(path);
-    // Another process may have taken the place meanwhile, if somebody has removed our file.
-    return closing(listening, () => { if (fs.lstatSync(path, { throwIfNoEntry: false })?.ino === ino) fs.rmSync(path, { force: true }); });
+    return closing(listening, path.startsWith('\0') ? undefined : removerOf(path));
   };
   try {
     return made();
@@ -124,8 +121,8 @@ function closing(fd: OwnedFd, clean?: () => void): Source {
     close() {
       if (!open) return;
       open = false;
-      sockets.close(fd);
       clean?.();
+      sockets.close(fd);
     },
   };
 }

@@ -20,6 +20,12 @@ export interface StartOptions {
   readonly role: 'server' | 'client';
   /** Identity to use. A server without it chooses by server name. */
   readonly localid?: string;
+  /**
+   * The pool's signing CA makes a certificate where no identity that this program may use has the name. Server: for the server name that the client asks for, or for `localid` where it
+   * sends none; names that may not be signed are refused with NAME_REFUSED or SIGNING_UNAVAILABLE. Client: for `localid`, which is then a host name, an address or an e-mail
+   * address. Needs the `sign` permission. Default false.
+   */
+  readonly onTheFly?: boolean;
   /** Client: the name or address that the server's certificate must carry; sent as server name when it is a name. */
   readonly remoteid?: string;
   /** Client: server name to send instead of remoteid; the empty string sends none. */
@@ -32,7 +38,7 @@ export interface StartOptions {
   readonly rejectUnauthorized?: boolean;
   /** Deadline of the handshake in milliseconds, up to 3,600,000. Absent: the pool's. */
   readonly handshakeMs?: number;
-  /** The session outlives this program's connection to the pool. */
+  /** The session outlives this program's connection to the pool: it is detached when that ends, and whoever has the ctlkey may reattach. */
   readonly fork?: boolean;
   /** Ends the attempt with ABORTED, and with it the connection; without effect once it has succeeded. */
   readonly signal?: AbortSignal;
@@ -107,10 +113,10 @@ function shutDown(fd: BorrowedFd): void {
 }
 
 function startBody(request: StartRequest): RequestBody<'starttls'> {
-  const { role, localid, remoteid, servername, alpn, clientAuth, rejectUnauthorized, handshakeMs, fork, backend } = request;
+  const { role, localid, onTheFly, remoteid, servername, alpn, clientAuth, rejectUnauthorized, handshakeMs, fork, backend } = request;
   return {
     role,
-    ...(localid === undefined ? {} : { localid }), ...(remoteid === undefined ? {} : { remoteid }),
+    ...(localid === undefined ? {} : { localid }), ...(onTheFly === undefined ? {} : { onTheFly }), ...(remoteid === undefined ? {} : { remoteid }),
     ...(servername === undefined ? {} : { servername }), ...(alpn === undefined ? {} : { alpn }),
     ...(clientAuth === undefined ? {} : { clientAuth }), ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }),
     ...(handshakeMs === undefined ? {} : { handshakeMs }), ...(fork === undefined ? {} : { fork }),

@@ -40,7 +40,7 @@ export interface StartTlsOptions extends StartOptions, PreambleOptions, Pick<Ask
  * connection; when the promise is rejected the connection is closed.
  * Rejects with EARLY_OCTETS (plain text was left in the stream, or, as a client, the server spoke before our ClientHello),
  * BAD_STATE (not connected, or TLS already), BAD_ARGUMENT, HANDSHAKE_FAILED, HANDSHAKE_TIMEOUT, CERT_REJECTED, PEER_CLOSED, NAME_REFUSED,
- * IDENTITY_UNKNOWN, NOT_PERMITTED, LIMIT_SESSIONS, LIMIT_HANDSHAKES, POOL_LOST, TIMEOUT, ABORTED; with `preamble` or `via` also with PREAMBLE (the other end broke the rules of
+ * IDENTITY_UNKNOWN, SIGNING_UNAVAILABLE, NOT_PERMITTED, LIMIT_SESSIONS, LIMIT_HANDSHAKES, POOL_LOST, TIMEOUT, ABORTED; with `preamble` or `via` also with PREAMBLE (the other end broke the rules of
  * the protocol) and PREAMBLE_REFUSED (the server has no TLS, the client said goodbye, the proxy has no way).
  */
 export async function protect(link: Link | Promise<Link>, socket: net.Socket | OwnedFd, options: StartTlsOptions): Promise<PoolSocket> {

@@ -230,6 +230,22 @@ describe('hand-over by descriptor', function () {
       await within(whole.handed.done, 'the relay to be done');
     });
 
+    it('a backend that releases its session has the proxy detach it and leave, and whoever has access to the pool goes on', async () => {
+      const { client, connection } = await secured();
+      const listener = await listenForHandoff({ path: `${file}.inside` });
+      const inside = await HandoffOffer.connect({ handoff: 'fd', path: `${file}.inside`, relay: true, checkServername: false }, { deadlineMs: 10_000 });
+      const [{ done }, socket] = await Promise.all([inside.give(connection), listener.accept()]);
+      sockets.close(connection.plainfd);
+      const { fd, ctlkey } = await socket.release();
+      await within(done, 'the relay to be done');
+      const next = await link.reattach(ctlkey, fd);
+      next.once('data', () => { next.write('still here\n'); });
+      assert.equal(await client.say('who'), 'still here');
+      assert.equal((await next.exportKeyingMaterialAsync(16, 'EXPORTER-handoff')).toString('hex'), client.exported);
+      next.destroy();
+      await listener.close();
+    });
+
     it('a connection that the backend ends first is complete for both', async () => {
       const process_ = await backend();
       const { client, handed } = await served(true);

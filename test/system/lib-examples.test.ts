@@ -43,6 +43,14 @@ describe('examples/node', () => {
     socket.destroy();
   });
 
+  it('handover.mjs has another process answer than the one that accepts', async () => {
+    const socket = await nodeConnect(await start('handover'));
+    const [, worker, parent] = /^process (\d+) of (\d+), TLSv1\.3 to localhost\n$/u.exec(String(await event<Buffer>(socket, 'data'))) ?? [];
+    assert.equal(Number(parent), program?.pid);
+    assert.notEqual(worker, parent);
+    await event(socket, 'close');
+  });
+
   it('starttls.mjs upgrades an SMTP connection of openssl s_client', async () => {
     const { port } = await start('starttls');
     const { stdout } = await run('openssl', ['s_client', '-starttls', 'smtp', '-connect', `127.0.0.1:${String(port)}`, '-servername', 'localhost', '-CAfile', daemon.caFile, '-verify_return_error'], { deadlineMs: 20_000 });

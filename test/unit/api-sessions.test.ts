@@ -25,7 +25,7 @@ describe('sessions of a client', () => {
   }
 
   describe('control', () => {
-    for (const op of ['prng', 'info', 'detach', 'reattach', 'close'] as const) {
+    for (const op of ['prng', 'info', 'reauthenticate', 'detach', 'reattach', 'close'] as const) {
       it(`${op} refuses unknown, foreign and stale keys in the same words`, async () => {
         const [owner, other] = [await bench.client(userA), await bench.client(userA)];
         const { session, ctlkey } = await open(owner);

@@ -5,10 +5,11 @@ import { decodePacket, encodeMessage, highestMaxMessageOctets, maxPacketMessages
 import type { Message, RequestOp, ToClientMessage } from 'libtlspool/protocol';
 import { readdirSync } from 'node:fs';
 import { Front } from 'tlspool/dist/api/index.js';
-import type { FrontLimits } from 'tlspool/dist/api/index.js';
+import type { FrontLimits, FrontParts } from 'tlspool/dist/api/index.js';
 import type {
-  ClientSpec, Context, Engine, EngineEvent, EstablishedEvent, ListenSpec, Selector, ServerSpec,
+  ClientSpec, Context, Engine, EngineEvent, EstablishedEvent, ListenSpec, ReauthSpec, Selector, ServerSpec,
 } from 'tlspool/dist/engine.js';
+import type { Signer } from 'tlspool/dist/identity/onthefly.js';
 import type { IdentityStore, Published } from 'tlspool/dist/identity/types.js';
 import { Log } from 'tlspool/dist/observe/index.js';
 import type { AccessPolicy, Client, Permission } from 'tlspool/dist/policy/access.js';
@@ -47,6 +48,7 @@ export class FakeEngine implements Engine {
     this.calls.push(['exporter', session, request, label, context, length]);
   }
   bindings(session: number, request: number): void { this.calls.push(['bindings', session, request]); }
+  reauthenticate(session: number, request: number, spec: ReauthSpec): void { this.calls.push(['reauthenticate', session, request, spec]); }
   counters() {
     return { sessions: 0, handshakes: this.handshakes, handshakesDone: 0, handshakesFailed: 0, handshakesResumed: 0, octetsReceived: 0, octetsSent: 0 };
   }
@@ -80,17 +82,35 @@ export class FakeAccess implements AccessPolicy {
 
 export class FakeStore implements IdentityStore {
   readonly known = new Set(['localhost']);
+  readonly rootless = new Set<string>();
   published: (changed: readonly string[]) => void = () => undefined;
   constructor(private readonly access: FakeAccess) {}
   summaries: Published['summary'][] = [];
   list(): Published[] { return this.summaries.map((summary) => ({ summary, settings: { localid: summary.localid } }) as Published); }
   serverSelector(client: Client, localid: string | undefined): Selector {
+    if (localid !== undefined && this.isLocked(client, localid, 'server')) throw new TlsPoolError('IDENTITY_LOCKED');
     if (localid !== undefined && !(this.known.has(localid) && this.access.mayUse(client, localid, 'server'))) throw new TlsPoolError('IDENTITY_UNKNOWN');
     return { localid } as unknown as Selector;
   }
+  /** Names that identities of this name serve. */
+  readonly names = new Map<string, string>();
+  serving(client: Client, name: string): Selector | undefined {
+    const localid = this.names.get(name);
+    return localid !== undefined && this.access.mayUse(client, localid, 'server') ? this.serverSelector(client, localid) : undefined;
+  }
   clientContext(client: Client, localid: string | undefined): Context {
+    if (localid !== undefined && this.isLocked(client, localid, 'client')) throw new TlsPoolError('IDENTITY_LOCKED');
     if (localid !== undefined && !(this.known.has(localid) && this.access.mayUse(client, localid, 'client'))) throw new TlsPoolError('IDENTITY_UNKNOWN');
     return { localid } as unknown as Context;
+  }
+  readonly lockedIds = new Set<string>();
+  clientIdentities(client: Client): Published[] { return this.list().filter(({ summary: { localid } }) => this.access.mayUse(client, localid, 'client')); }
+  locked(): { localid: string; source: string }[] { return [...this.lockedIds].sort().map((localid) => ({ localid, source: `/${localid}/tls.key` })); }
+  isLocked(client: Client, localid: string, role: 'server' | 'client'): boolean { return this.lockedIds.has(localid) && this.access.mayUse(client, localid, role); }
+  verifier(client: Client, localid: string): Context {
+    if (!(this.known.has(localid) && this.access.mayUse(client, localid, 'server'))) throw new TlsPoolError('IDENTITY_UNKNOWN');
+    if (this.rootless.has(localid)) throw new TlsPoolError('REAUTH_UNAVAILABLE', { text: 'no roots' });
+    return { verifier: localid } as unknown as Context;
   }
   onPublished(callback: (changed: readonly string[]) => void): void { this.published = callback; }
 }
@@ -202,9 +222,10 @@ export class Bench {
   readonly #fds: OwnedFd[] = [];
   reload: () => Promise<{ changed: readonly string[]; unchanged: number }> = () => Promise.resolve({ changed: [], unchanged: 1 });
 
-  constructor(changed: Partial<FrontLimits> = {}) {
+  constructor(changed: Partial<FrontLimits> = {}, signer?: Signer, more: Pick<FrontParts, 'unlock' | 'choices'> = {}) {
     this.front = new Front({
-      engine: this.engine, access: this.access, store: this.store, limits: { ...limits, ...changed },
+      ...more,
+      engine: this.engine, access: this.access, store: this.store, ...(signer !== undefined && { signer }), limits: { ...limits, ...changed },
       log: new Log('debug', { destination: { write: (line: string) => { this.log.push(line); } } }),
       identification: { pool: 'tlspool/test', openssl: 'none', workers: 1, socket: '/nowhere', startedAtMs: performance.now() },
       reloads: {}, reload: () => this.reload(),

@@ -20,8 +20,8 @@ describe('libtlspool: sessions from hand-off sockets', () => {
   const at = new Handoffs();
 
   describe('a proxy that relays', () => {
-    async function relayed(): Promise<{ from: RawProxy; inner: OwnedFd; socket: PoolSocket }> {
-      const listener = await at.listening();
+    async function relayed(options: Omit<HandoffOptions, 'plain'> = {}): Promise<{ from: RawProxy; inner: OwnedFd; socket: PoolSocket }> {
+      const listener = await at.listening(options);
       const from = at.proxy();
       const inner = at.hand(from);
       await at.letGo(from, { relay: true });
@@ -89,6 +89,66 @@ describe('libtlspool: sessions from hand-off sockets', () => {
       const failed = event<TlsPoolError>(socket, 'error');
       socket.resume();
       from.close();
+      at.endOf(inner);
+      code('POOL_LOST')(await failed);
+    });
+
+    it('that is stopped says so, and the session goes on: nobody can be asked, a half close is complete, and an end is not', async () => {
+      for (const [how, name] of [[1, 'end'], [2, 'error']] as const) {
+        at.file = `${at.file}.${how}`;
+        const { from, inner, socket } = await relayed({ allowHalfOpen: true });
+        from.send({ type: 'event', op: 'drain', body: { deadlineMs: 0 } });
+        from.close();
+        await until(() => socket.channelBindings().then(() => false, (error: unknown) => (error as TlsPoolError).code === 'BAD_STATE' && /was stopped/u.test((error as TlsPoolError).message)), { what: 'the loss to be seen' });
+        sockets.send(inner, Buffer.from('still here'));
+        assert.equal(String(await event(socket, 'data')), 'still here');
+        const ended = event<TlsPoolError | undefined>(socket, name);
+        sockets.shutdown(inner, how);
+        const error = await ended;
+        if (name === 'error') code('SESSION_LOST')(error);
+        socket.destroy();
+      }
+    });
+
+    it('that goes is replaced by the pool, where that gives control, if not at once: it is asked, and tells of the end', async () => {
+      const fake = new FakePool().start();
+      let attempts = 0;
+      fake.handlers.reattach = () => {
+        // Of a proxy that was killed it learns later than the backend.
+        if (++attempts % 2 === 1) throw new TlsPoolError('CTLKEY_UNKNOWN');
+        return { info: sessionInfo };
+      };
+      fake.handlers.prng = () => ({ octets: Buffer.from('keying') });
+      const pool = await connectPool({ path: fake.path });
+      at.open.push(() => fake.dispose(), () => { pool.close(); });
+      for (const isTold of [true, false]) {
+        at.file = `${at.file}.${isTold}`;
+        const { from, inner, socket } = await relayed({ reattach: pool });
+        const reattached = fake.next('reattach');
+        if (isTold) from.send({ type: 'event', op: 'drain', body: { deadlineMs: 0 } });
+        from.close();
+        const { client: at_ } = await reattached;
+        await until(() => socket.exportKeyingMaterialAsync(6, 'EXPORTER-x').then((octets) => octets.toString() === 'keying', () => false), { what: 'the pool to be asked' });
+        const failed = event<TlsPoolError>(socket, 'error');
+        at_.closed(1, 'truncated');
+        socket.resume();
+        at.endOf(inner);
+        code('TRUNCATED')(await failed);
+      }
+    });
+
+    it('that goes, where the pool must give control and does not, leaves a stream that is not complete', async () => {
+      const fake = new FakePool().start();
+      fake.handlers.reattach = () => { throw new TlsPoolError('CTLKEY_UNKNOWN'); };
+      const pool = await connectPool({ path: fake.path });
+      at.open.push(() => fake.dispose(), () => { pool.close(); });
+      const { from, inner, socket } = await relayed({ reattach: pool });
+      const reattached = fake.next('reattach');
+      from.send({ type: 'event', op: 'drain', body: { deadlineMs: 0 } });
+      from.close();
+      await reattached;
+      const failed = event<TlsPoolError>(socket, 'error');
+      socket.resume();
       at.endOf(inner);
       code('POOL_LOST')(await failed);
     });

@@ -147,6 +147,24 @@ describe('libtlspool: hand-off sockets', () => {
       await at.accepted(listener);
     });
 
+    it('a process that has no descriptor left to watch with hangs up on the proxy and says so; one that begins to listen rejects; nothing is kept', async () => {
+      const listener = await at.listening();
+      const refused = refusalOf(listener);
+      const before = descriptors(process.pid).size;
+      const from = RawProxy.to(at.file);
+      const poll = mock.method(sockets, 'poll', () => { throw new TlsPoolError('SYSTEM', { text: 'fcntl: EMFILE', errno: -24, syscall: 'fcntl' }); });
+      try {
+        code('SYSTEM', /EMFILE/u)(await refused);
+        await assert.rejects(listenForHandoff({ path: `${at.file}.more` }), code('SYSTEM', /EMFILE/u));
+      } finally {
+        poll.mock.restore();
+      }
+      assert.equal(fs.existsSync(`${at.file}.more`), false);
+      assert.equal(await from.next(), 'end');
+      from.close();
+      assert.equal(descriptors(process.pid).size, before);
+    });
+
     it('after 300 hand-overs the descriptors are at the baseline', async () => {
       const listener = await at.listening();
       const open_ = descriptors(process.pid).size;

@@ -32,6 +32,8 @@ export interface AskSettings {
   readonly localid: string | undefined;
   /** The pool has a plain-text side for this session already, or will ask for it: a backend, a descriptor of the request, `askPlainside`. */
   readonly hasPlainSide: boolean;
+  /** Takes over from here with what the client has answered, and owns the descriptor; absent: an identity is chosen at once. */
+  readonly decide?: (answer: Pick<AnswerBody<'servername'>, 'localid' | 'alpn'>, plainfd: OwnedFd | -1) => void;
 }
 
 const maxId = 0xffff_ffff;
@@ -104,7 +106,7 @@ export class AskTable {
   }
 
   #ask<Op extends CallbackOp>(op: Op, connection: Connection, session: number, settings: AskSettings, body: CallbackBody<Op>): void {
-    const ask: Ask = { op, connection, id: this.#newId(), session, settings };
+    const ask: Ask = { op, connection, id: this.newId(), session, settings };
     this.#bySession.set(session, ask);
     let asks = this.#byClient.get(connection);
     if (asks === undefined) this.#byClient.set(connection, asks = new Map<number, Ask>());
@@ -120,10 +122,16 @@ export class AskTable {
   #decide(ask: Ask, { refuse, localid, alpn }: AnswerBody<'servername'>, fds: FdBag): void {
     if (refuse === true) throw new TlsPoolError('NAME_REFUSED');
     if (alpn !== undefined) checkAlpn(alpn);
-    const selector = this.selectorOf(ask.connection, localid ?? ask.settings.localid);
+    const { settings } = ask;
+    const selector = settings.decide === undefined ? this.selectorOf(ask.connection, localid ?? settings.localid) : undefined;
     const plainfd = fds.at(0);
-    if (plainfd !== -1) checkPlainfd(plainfd, ask.settings);
+    if (plainfd !== -1) checkPlainfd(plainfd, settings);
     this.#settle(ask);
+    if (selector === undefined) {
+      fds.release(0);
+      settings.decide?.({ ...(localid !== undefined && { localid }), ...(alpn !== undefined && { alpn }) }, plainfd);
+      return;
+    }
     this.engine().decide(ask.session, { selector, ...(alpn !== undefined && { alpn }) }, plainfd);
     fds.release(0);
   }
@@ -149,7 +157,8 @@ export class AskTable {
     else this.engine().supply(ask.session, 'refuse');
   }
 
-  #newId(): number {
+  /** The number of a callback; others that ask number theirs by it too, so that an answer fits one question only. */
+  newId(): number {
     this.#lastId = this.#lastId % maxId + 1;
     return this.#lastId;
   }

@@ -50,7 +50,7 @@ export class Connection implements Owner {
   readonly sessions = new Set<Session>();
   /** Ids of requests that will be answered later. */
   readonly outstanding = new Set<number>();
-  /** Those of them that are handshakes, which have limits of their own: a proxy has one per client, and they last as long as a peer likes. */
+  /** Those of them that are handshakes, which have limits of their own (one per session): a proxy has one per client, and they last as long as a peer likes. */
   readonly #handshakes = new Set<number>();
   state: ConnectionState;
   isClogged = false;
@@ -139,7 +139,7 @@ export class Connection implements Owner {
   postpone(op: RequestOp, id: number): void {
     if (this.outstanding.has(id)) throw new TlsPoolError('DUPLICATE_ID');
     const { requestsPerClient } = this.#limits;
-    if (op === 'starttls') {
+    if (op === 'starttls' || (op === 'reauthenticate' && this.#handshakes.size < this.sessions.size)) {
       this.#handshakes.add(id);
     } else if (this.outstanding.size - this.#handshakes.size >= requestsPerClient) {
       throw new TlsPoolError('LIMIT_REQUESTS', { text: `this connection has ${requestsPerClient} requests outstanding, which is the limit; wait for replies first` });
@@ -253,6 +253,8 @@ export class Connection implements Owner {
     const { type, op, id } = peekEnvelope(packet);
     const error = this.#refusal ?? asPoolError(thrown);
     this.refuse(op ?? 'unknown', id ?? 0, error, { keepOutstanding: true });
+    // It may have been meant to bring a PIN.
+    packet.fill(0);
     // A bad `answer` or `error` is about a callback's id; the session it is about waits until the callback is answered or times out.
     if (id === undefined || op === undefined || type === undefined || this.state === 'refused') this.close(error);
   }

@@ -8,6 +8,7 @@ import type { Front } from './front.js';
 import { basicHandlers } from './ops-basic.js';
 import { listenHandlers } from './ops-listen.js';
 import { operatorHandlers } from './ops-operator.js';
+import { serviceHandlers } from './ops-services.js';
 import { sessionHandlers } from './ops-session.js';
 import { starttlsHandlers } from './ops-starttls.js';
 import { later } from './parts.js';
@@ -27,7 +28,7 @@ export type Handler<Op extends RequestOp> = (call: Call, body: RequestBody<Op>) 
 export type Handlers<Op extends RequestOp = RequestOp> = { readonly [O in Op]: Handler<O> };
 
 const handlers: Handlers = {
-  ...basicHandlers, ...listenHandlers, ...starttlsHandlers, ...sessionHandlers, ...operatorHandlers,
+  ...basicHandlers, ...listenHandlers, ...starttlsHandlers, ...sessionHandlers, ...operatorHandlers, ...serviceHandlers,
 };
 
 type Request = Extract<ToPoolMessage, { type: 'request' }>;
@@ -65,9 +66,9 @@ function mayRun({ front, connection }: Call, op: RequestOp): void {
   }
 }
 
-function answerLater<Op extends RequestOp>(call: Call, op: Op, outcome: Promise<ReplyBody<Op>>): void {
+function answerLater<Op extends RequestOp>(call: Call, op: Op, outcome: Promise<ReplyBody<Op> | typeof later>): void {
   outcome.then(
-    (body) => { if (call.connection.state === 'ready') call.connection.reply(op, call.id, body); },
+    (body) => { if (body !== later && call.connection.state === 'ready') call.connection.reply(op, call.id, body); },
     (error: unknown) => { if (call.connection.state === 'ready') refuse(call, op, error); },
   ).catch((error: unknown) => { call.front.parts.log.error('a reply could not be sent', { op, text: String(error) }); });
 }

@@ -7,10 +7,13 @@ import type { ErrorCode, SessionInfo } from 'libtlspool/protocol';
 import type { ClosedHow, EngineEvent, EstablishedEvent } from '../engine.js';
 import { ctlkeyToOctets, factsOf, sessionInfoOf } from '../session/index.js';
 import type { Session } from '../session/index.js';
+import type { AskSettings } from './asks.js';
+import type { ClaimedEvent } from './claims.js';
 import type { Connection } from './connection.js';
 import { asErrorCode, asPoolError } from './faults.js';
 import { closeFd } from './fdbag.js';
 import type { Front } from './front.js';
+import { decideOnTheFly } from './onthefly.js';
 
 type Event<Kind extends EngineEvent['kind']> = Extract<EngineEvent, { kind: Kind }>;
 
@@ -56,15 +59,28 @@ export class EventRouter {
   }
 
   #one(event: EngineEvent): void {
+    if (this.front.claims.size > 0 && 'session' in event && event.kind !== 'reauthenticated' && this.#claimed(event)) return;
     switch (event.kind) {
       case 'established': this.#established(event); return;
       case 'supplied': this.#supplied(event); return;
       case 'closed': this.#closed(event); return;
       case 'failed': this.#failed(event); return;
       case 'hello': this.#hello(event); return;
-      case 'answer': this.#answer(event); return;
+      case 'answer': this.front.work.take(event.request)?.answered(event); return;
+      case 'reauthenticated': this.#reauthenticated(event); return;
       case 'listener': this.#listener(event); return;
     }
+  }
+
+  /** A session that another dialect has started: true, and all but the log is its claim's business. */
+  #claimed(event: ClaimedEvent): boolean {
+    const claim = this.front.claims.get(event.session);
+    if (claim === undefined) return false;
+    if (event.kind === 'failed') this.#logFailed(event);
+    else if (event.kind === 'established' && this.front.parts.log.isDebug) this.#logEstablished(event);
+    else if (event.kind === 'closed' && this.front.parts.log.isDebug) this.#logClosed(event);
+    claim.onEvent(event);
+    return true;
   }
 
   #established(event: EstablishedEvent): void {
@@ -163,10 +179,7 @@ export class EventRouter {
     const { front } = this;
     front.asks.forget(event.session);
     const code = asErrorCode(event.code);
-    front.parts.log.failure('handshake failed', {
-      code, text: event.text, alert: event.alert, servername: event.servername, remote: event.remote?.address,
-      remotePort: event.remote?.port, listener: event.listener === 0 ? undefined : event.listener,
-    });
+    this.#logFailed(event);
     const session = front.sessions.get(event.session);
     if (session === undefined) return;
     const start = front.starts.get(event.session);
@@ -176,7 +189,7 @@ export class EventRouter {
     front.sessions.end(session, 'failed');
     front.sessionsChanged(uid, -1);
     front.work.sessionEnded(event.session);
-    if (start !== undefined) start.connection.refuse('starttls', start.id, new TlsPoolError(code, event.text === '' ? {} : { text: event.text }));
+    if (start !== undefined) start.connection.refuse('starttls', start.id, start.refusal ?? new TlsPoolError(code, event.text === '' ? {} : { text: event.text }));
     // Its owner knows it from the callback, and would wait for its `connection`.
     else if (owner !== null && ctlkey !== '') {
       this.#cork(owner);
@@ -200,9 +213,7 @@ export class EventRouter {
     front.sessions.end(session, 'ended');
     front.sessionsChanged(uid, -1);
     front.work.sessionEnded(event.session);
-    if (front.parts.log.isDebug) {
-      front.parts.log.debug('session ended', { session: event.session, how: event.how, detail: event.detail, octetsReceived: event.octetsReceived, octetsSent: event.octetsSent });
-    }
+    if (front.parts.log.isDebug) this.#logClosed(event);
     if (start !== undefined) {
       closeFd(event.plainfd);
       start.connection.refuse('starttls', start.id, new TlsPoolError('ABORTED', { text: event.detail ?? 'the session was ended before its handshake was done' }));
@@ -218,30 +229,61 @@ export class EventRouter {
     const { front } = this;
     const start = event.listener === 0 ? front.starts.get(event.session) : undefined;
     const listener = event.listener === 0 ? undefined : front.listeners.get(event.listener);
+    const { localid, onTheFly, asksServername } = start ?? listener?.settings ?? nobody;
+    if (onTheFly && !asksServername) {
+      const client = start?.connection.client ?? listener?.settings.client;
+      if (client !== undefined) decideOnTheFly(front, { session: event.session, client, servername: event.servername, localid, isChosen: false }, -1);
+      return;
+    }
     const connection = start?.connection ?? listener?.pick();
     if (connection === undefined || connection.state !== 'ready') {
       front.parts.engine.decide(event.session, { refuse: true }, -1);
       return;
     }
-    const localid = start?.localid ?? listener?.settings.localid;
     const hasPlainSide = start?.hasPlainSide ?? (listener?.settings.hasBackend === true || listener?.settings.asksPlainside === true);
-    front.asks.askServername(event, connection, start === undefined ? { listener: event.listener } : { request: start.id }, { localid, hasPlainSide });
+    front.asks.askServername(event, connection, start === undefined ? { listener: event.listener } : { request: start.id }, {
+      localid, hasPlainSide, ...(onTheFly && { decide: this.#afterAnswer(event, connection, localid) }),
+    });
   }
 
-  #answer(event: Event<'answer'>): void {
-    const work = this.front.work.take(event.request);
-    if (work === undefined) return;
-    const { connection, id, op } = work;
-    const session = this.front.sessions.get(work.session);
-    if ('code' in event) connection.refuse(op, id, new TlsPoolError(asErrorCode(event.code), { text: event.text }));
-    else if ('octets' in event) connection.reply('prng', id, { octets: event.octets });
-    else if (session === undefined) connection.refuse(op, id, new TlsPoolError('CTLKEY_UNKNOWN'));
-    else connection.reply('info', id, { info: sessionInfoOf(factsOf(session)), ...event.bindings });
+  /** The program has the first word, also where a certificate may be made. */
+  #afterAnswer({ session, servername }: Event<'hello'>, { client }: Connection, localid: string | undefined): NonNullable<AskSettings['decide']> {
+    return (answer, plainfd) => {
+      decideOnTheFly(this.front, {
+        session, client, servername, localid: answer.localid ?? localid, isChosen: answer.localid !== undefined, ...(answer.alpn !== undefined && { alpn: answer.alpn }),
+      }, plainfd);
+    };
+  }
+
+  /** What is known of the client changes also when nobody waits for it any more. */
+  #reauthenticated(event: Event<'reauthenticated'>): void {
+    const { front } = this;
+    const session = front.sessions.get(event.session);
+    if (session !== undefined) front.sessions.reauthenticated(session, event);
+    if (front.parts.log.isDebug) this.#logReauthenticated(event);
+    front.work.take(event.request)?.answered(event);
   }
 
   #listener(event: Event<'listener'>): void {
     this.front.parts.log.error('a listener has failed', { listener: event.listener, code: event.code, text: event.text });
     this.front.listeners.lost(event.listener, asErrorCode(event.code), fitText(event.text, maxTextOctets));
+  }
+
+  #logFailed(event: Event<'failed'>): void {
+    this.front.parts.log.failure('handshake failed', {
+      code: asErrorCode(event.code), text: event.text, alert: event.alert, servername: event.servername, remote: event.remote?.address,
+      remotePort: event.remote?.port, listener: event.listener === 0 ? undefined : event.listener,
+    });
+  }
+
+  #logClosed({ session, how, detail, octetsReceived, octetsSent }: Event<'closed'>): void {
+    this.front.parts.log.debug('session ended', { session, how, detail, octetsReceived, octetsSent });
+  }
+
+  #logReauthenticated({ session, outcome, authorized, authorizationError, peerCertificates, request }: Event<'reauthenticated'>): void {
+    this.front.parts.log.debug('session reauthenticated', {
+      session, outcome, authorized, authorizationError, peerCertificates: peerCertificates.length, isLate: request === 0 ? true : undefined,
+    });
   }
 
   #logEstablished(event: EstablishedEvent): void {
@@ -253,6 +295,8 @@ export class EventRouter {
   }
 }
 
+/** A session whose starter, or listener, has gone. */
+const nobody = { localid: undefined, onTheFly: false, asksServername: true } as const;
 const nothing = { plainfd: -1, octetsReceived: 0, octetsSent: 0 } as const;
 
 /** How a session ended that never had its plain-text side. */

@@ -22,6 +22,11 @@ export class FdBag {
     this.#fds[index] = -1;
   }
 
+  /** What has not been released, in a bag of its own; this one is empty then. */
+  take(): FdBag {
+    return new FdBag(this.#fds.splice(0).filter((fd): fd is OwnedFd => fd !== -1));
+  }
+
   /** Closes what has not been released. May be called twice. */
   close(): void {
     for (const [index, fd] of this.#fds.entries()) {

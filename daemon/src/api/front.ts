@@ -6,10 +6,13 @@ import type { ToPoolMessage } from 'libtlspool/protocol';
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { OwnedFd } from 'libtlspool/native';
 import type { EngineEvent, Selector } from '../engine.js';
+import { Choices } from '../identity/choices.js';
 import type { Client } from '../policy/access.js';
 import { RevisionFloors, SessionTable } from '../session/index.js';
 import type { Session } from '../session/index.js';
 import { AskTable } from './asks.js';
+import type { SessionClaim } from './claims.js';
+import { ClientServices } from './client-services.js';
 import { Connection } from './connection.js';
 import type { ConnectionHooks } from './connection.js';
 import { dispatch } from './dispatch.js';
@@ -19,6 +22,8 @@ import { ListenerTable } from './listeners.js';
 import type { ListenerSettings } from './listeners.js';
 import type { FrontParts } from './parts.js';
 import { mayServe } from './permission.js';
+import { Services } from './services.js';
+import { WaitTable } from './waits.js';
 import { WorkTable } from './work.js';
 
 /** A handshake that a `starttls` waits for. */
@@ -27,6 +32,11 @@ export interface Start {
   readonly id: number;
   readonly localid: string | undefined;
   readonly hasPlainSide: boolean;
+  readonly asksServername: boolean;
+  /** A certificate may be made for the server name. */
+  readonly onTheFly: boolean;
+  /** Why we have refused the peer, where the engine does not know. */
+  refusal?: TlsPoolError;
 }
 
 /** Connections that are told why they may not talk to us. They take no client's place, and this many are the most. */
@@ -43,6 +53,13 @@ export class Front {
   readonly work = new WorkTable();
   /** By the engine's session number. */
   readonly starts = new Map<number, Start>();
+  /** By the engine's session number: sessions that another dialect has started. */
+  readonly claims = new Map<number, SessionClaim>();
+  /** What clients do for the pool, in whatever dialect. */
+  readonly services: Services;
+  readonly clientServices: ClientServices;
+  /** Requests that wait for somebody's decision. */
+  readonly waits = new WaitTable();
   readonly #floors = new RevisionFloors();
   readonly #refused = new Set<Connection>();
   readonly #events: EventRouter;
@@ -54,18 +71,23 @@ export class Front {
     this.sessions = new SessionTable(parts.limits.messageOctets);
     this.listeners = new ListenerTable(engine, (uid) => this.sessions.countOf(uid) < parts.access.sessionsPerClient);
     this.asks = new AskTable(engine, (connection, localid) => parts.store.serverSelector(connection.client, localid));
+    const { store, log, choices = Choices.inMemory({ log }), unlock = () => Promise.resolve('gone') } = parts;
+    this.services = new Services({ store, log, choices, unlock });
+    this.clientServices = new ClientServices(this.services, () => this.asks.newId());
     this.#events = new EventRouter(this);
     this.#hooks = {
       message: (connection, message, fds) => { this.#message(connection, message, fds); },
       clogged: (connection) => { this.listeners.recheckMember(connection); },
       gone: (connection, reason) => { this.#gone(connection, reason); },
     };
-    parts.store.onPublished(() => {
+    parts.store.onPublished((changed) => {
       // First, so that whoever may no longer serve an identity is never given a connection of it.
       this.#expelMembers();
       this.listeners.renew((settings) => this.#selectorOf(settings));
       this.#floors.update(parts.store.list());
       for (const session of this.#floors.below(this.sessions.all())) this.endSession(session, 'revoked');
+      this.clientServices.recheck(parts.access);
+      this.services.unlocking.published(changed);
     });
   }
 
@@ -117,6 +139,7 @@ export class Front {
     this.state = 'draining';
     for (const connection of this.clients) if (connection.state === 'ready') connection.event('drain', { deadlineMs });
     this.listeners.shutAll();
+    this.waits.endAll(new TlsPoolError('POOL_DRAINING'));
   }
 
   /**
@@ -124,7 +147,7 @@ export class Front {
    * on its way, and ended ones that still wait for their peer.
    */
   isIdle(): boolean {
-    return this.sessions.size === 0 && this.parts.engine.counters().sessions === 0;
+    return this.sessions.size === 0 && this.waits.size === 0 && this.parts.engine.counters().sessions === 0;
   }
 
   /** Calls back, once, when no client is left. */
@@ -165,9 +188,16 @@ export class Front {
     if (message.type === 'request') {
       dispatch(this, connection, message, fds);
     } else if (message.type === 'answer') {
+      if (message.op === 'identity' || message.op === 'pin') {
+        this.clientServices.answer(connection, message);
+        // Should it be the answer to a callback of another kind, that one is refused.
+        this.asks.refused(connection, message.id);
+        return;
+      }
+      if (this.clientServices.refused(connection, message.id)) return;
       const error = this.asks.answer(connection, message, fds);
       if (error !== undefined) this.parts.log.failure('refused by the answer of a client', { callback: message.op, code: error.code, text: error.message, clientPid: connection.client.pid });
-    } else {
+    } else if (!this.clientServices.refused(connection, message.id)) {
       this.asks.refused(connection, message.id);
     }
   }
@@ -180,6 +210,8 @@ export class Front {
     else if (this.parts.log.isDebug) this.parts.log.debug('client left', { uid: client.uid, clientPid: client.pid, sessions: connection.sessions.size });
     this.listeners.leaveAll(connection);
     this.asks.gone(connection);
+    this.clientServices.gone(connection);
+    this.waits.gone(connection);
     this.work.gone(connection);
     for (const session of [...connection.sessions]) this.#orphan(session);
     if (this.#empty !== undefined && this.clients.size === 0) this.#empty();
@@ -213,6 +245,9 @@ export class Front {
 
   /** Fails closed: when the identity is no longer there, or no longer for this client, no name is served; the listening socket stays. */
   #selectorOf(settings: ListenerSettings): Selector {
+    const { signer } = this.parts;
+    // Each handshake is decided upon when it comes.
+    if (settings.onTheFly && signer !== undefined) return signer.undecided;
     try {
       return this.parts.store.serverSelector(settings.client, settings.localid);
     } catch (error) {

@@ -9,6 +9,9 @@ export interface ListenerSettings {
   /** The client that handed it over: its permissions decide what is served, also after it has left. */
   readonly client: Client;
   readonly localid: string | undefined;
+  readonly asksServername: boolean;
+  /** Certificates may be made for the names that its clients ask for. */
+  readonly onTheFly: boolean;
   readonly share: string | undefined;
   readonly local: Endpoint;
   readonly hasBackend: boolean;

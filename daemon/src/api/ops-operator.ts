@@ -35,6 +35,8 @@ export const operatorHandlers: Handlers<'status' | 'sessions' | 'identities' | '
 
   async reload({ front }) {
     const { changed, unchanged } = await front.parts.reload();
+    // An operator who asks for a reload may have put something right.
+    front.services.unlocking.retry();
     const shown = changed.slice(0, maxChanged);
     return largest(shown.length, (count) => ({ changed: shown.slice(0, count), unchanged }), (body) => fits({ type: 'reply', op: 'reload', id: maxId, body }, front));
   },

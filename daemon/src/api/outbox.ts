@@ -148,7 +148,10 @@ export class Outbox {
     const [only] = items;
     const fds = items.filter(({ sendFd }) => sendFd >= 0).map(({ sendFd }) => sendFd as BorrowedFd);
     try {
-      sent = sockets.send(this.#fd, items.length === 1 && only !== undefined ? only.data : Buffer.concat(items.map(({ data }) => data)), fds);
+      const data = items.length === 1 && only !== undefined ? only.data : Buffer.concat(items.map((item) => item.data));
+      sent = sockets.send(this.#fd, data, fds);
+      // Of a packet all is sent or nothing, and so it is with a small message on a UNIX stream; half a message would be none.
+      if (sent !== -1 && sent !== data.length) throw new TlsPoolError('SYSTEM', { text: 'the socket has taken only a part of a message' });
     } catch (error) {
       if (error instanceof TlsPoolError && passing.has(-(error.errno ?? 0))) {
         this.#retryLater();

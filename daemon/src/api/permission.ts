@@ -38,8 +38,9 @@ export function negotiate(access: AccessPolicy, client: Client, role: 'server' |
  * rules since: a member must be allowed all that the listener serves.
  */
 export function mayServe({ access, store }: Pick<FrontParts, 'access' | 'store'>, client: Client, settings: ListenerSettings): boolean {
-  if (!access.may(client, 'server') || (settings.hasBackend && !access.may(client, 'backend'))) return false;
-  const served = settings.localid === undefined
+  if (!access.may(client, 'server') || (settings.hasBackend && !access.may(client, 'backend')) || (settings.onTheFly && !access.may(client, 'sign'))) return false;
+  // What is signed needs no identity; but any that its maker may use wins over signing.
+  const served = settings.localid === undefined || settings.onTheFly
     ? store.list().map((identity) => identity.settings.localid).filter((localid) => access.mayUse(settings.client, localid, 'server'))
     : [settings.localid];
   return served.every((localid) => access.mayUse(client, localid, 'server'));

@@ -4,7 +4,7 @@ import { constants } from 'node:os';
 import path from 'node:path';
 import { TlsPoolError } from 'libtlspool/protocol';
 import { sockets } from 'libtlspool/native';
-import type { OwnedFd } from 'libtlspool/native';
+import type { OwnedFd, SocketKind } from 'libtlspool/native';
 import { asPoolError } from './faults.js';
 
 export interface PoolSocketOptions {
@@ -13,6 +13,10 @@ export interface PoolSocketOptions {
   readonly mode: number;
   /** Group that owns the socket; absent: the pool's own. */
   readonly gid?: number;
+  /** What clients connect: packets for the pool protocol, which is the default, or a stream. */
+  readonly kind?: SocketKind;
+  /** Configuration key of the socket, for texts. */
+  readonly key?: string;
 }
 
 /** A listening pool socket. `close` closes it and removes its file; to be called once. */
@@ -28,10 +32,10 @@ const backlog = 128;
  * Throws BAD_STATE when a pool lives there, CONFIG_BAD when the path is no socket, SYSTEM.
  */
 export function openPoolSocket(options: PoolSocketOptions): PoolSocket {
-  const { path: file, mode, gid } = options;
+  const { path: file, mode, gid, kind = 'seqpacket', key = 'socket' } = options;
   makeFolder(path.dirname(file));
-  clearPath(file);
-  const fd = sockets.unixListen({ path: file, kind: 'seqpacket', backlog, mode: gid === undefined ? mode : 0o600 });
+  clearPath(file, kind, key);
+  const fd = sockets.unixListen({ path: file, kind, backlog, mode: gid === undefined ? mode : 0o600 });
   const { ino } = lstatSync(file);
   const socket = {
     fd,
@@ -49,7 +53,7 @@ export function openPoolSocket(options: PoolSocketOptions): PoolSocket {
     return socket;
   } catch (error) {
     socket.close();
-    throw new TlsPoolError('SYSTEM', { text: `the socket ${file} cannot be given to group ${gid}: ${String(error)}; name another one under socket.group`, cause: error });
+    throw new TlsPoolError('SYSTEM', { text: `the socket ${file} cannot be given to group ${gid}: ${String(error)}; name another one under ${key}.group`, cause: error });
   }
 }
 
@@ -63,18 +67,18 @@ function makeFolder(folder: string): void {
   }
 }
 
-function clearPath(file: string): void {
+function clearPath(file: string, kind: SocketKind, key: string): void {
   const stat = lstatSync(file, { throwIfNoEntry: false });
   if (stat === undefined) return;
-  if (!stat.isSocket()) throw new TlsPoolError('CONFIG_BAD', { text: `${file} exists and is no socket; remove it, or give another socket path`, field: 'socket.path' });
-  if (isAlive(file)) throw new TlsPoolError('BAD_STATE', { text: `a pool is already running at ${file}; stop it, or give another path with --socket` });
+  if (!stat.isSocket()) throw new TlsPoolError('CONFIG_BAD', { text: `${file} exists and is no socket; remove it, or give another socket path`, field: `${key}.path` });
+  if (isAlive(file, kind)) throw new TlsPoolError('BAD_STATE', { text: `a pool is already running at ${file}; stop it, or give another path with ${key === 'socket' ? '--socket' : `${key}.path`}` });
   unlinkSync(file);
 }
 
 /** Does somebody live at this socket? Whoever does not clearly refuse is taken to be alive. */
-function isAlive(file: string): boolean {
+function isAlive(file: string, kind: SocketKind): boolean {
   try {
-    sockets.close(sockets.unixConnect(file, 'seqpacket'));
+    sockets.close(sockets.unixConnect(file, kind));
     return true;
   } catch (error) {
     return asPoolError(error).errno !== -constants.errno.ECONNREFUSED;

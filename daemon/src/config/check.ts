@@ -20,6 +20,8 @@ function checkTogether(config: ParsedConfig, add: (path: FieldPath, text: string
     if (identity.default && defaultAt !== undefined) add([...at, 'default'], `identities[${defaultAt}] is the default already; only one can be`);
     if (identity.default) defaultAt ??= index;
   }
+  const { onTheFly } = config;
+  if (onTheFly !== undefined && onTheFly.clientAuth !== 'none' && onTheFly.trust === undefined) add(['onTheFly', 'clientAuth'], `${onTheFly.clientAuth} needs roots to check client certificates against; add trust, or set clientAuth to none`);
   for (const [index, rule] of (config.access ?? []).entries()) {
     if ((rule.uid ?? rule.gid ?? rule.unit) === undefined) add(['access', index], 'matches nobody; add at least one of uid, gid and unit');
   }

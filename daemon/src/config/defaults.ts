@@ -40,10 +40,11 @@ export function defaultState({ uid, env, home }: Surroundings): string {
   return path.join(xdg(env['XDG_STATE_HOME']) ?? path.join(home, '.local/state'), 'tlspool');
 }
 
-export function defaultSocket({ uid, env }: Surroundings, state: string): string {
-  if (uid === 0) return '/run/tlspool/pool.sock';
+/** `name`: of the socket's file. */
+export function defaultSocket({ uid, env }: Surroundings, state: string, name = 'pool.sock'): string {
+  if (uid === 0) return `/run/tlspool/${name}`;
   const runtime = xdg(env['XDG_RUNTIME_DIR']);
-  return runtime === undefined ? path.join(state, 'pool.sock') : path.join(runtime, 'tlspool/pool.sock');
+  return runtime === undefined ? path.join(state, name) : path.join(runtime, 'tlspool', name);
 }
 
 /** The group `tlspool` may use every identity; it gets neither backends nor the operator's operations. */

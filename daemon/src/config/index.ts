@@ -2,4 +2,4 @@
 export { ConfigError, maxConfigOctets, type Problem } from 'tlspool-common/config';
 export { loadConfig } from './load.js';
 export { prepareState, type PreparedState } from './state.js';
-export type { AccessRule, Config, IdentityConfig, LimitsConfig, LogConfig, Overrides, SocketConfig, SourceConfig } from './types.js';
+export type { AccessRule, Config, IdentityConfig, LimitsConfig, LogConfig, Overrides, SocketConfig, SourceConfig, V2Config } from './types.js';

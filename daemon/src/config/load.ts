@@ -5,14 +5,15 @@ import { loadChecked, maxSocketPathOctets } from 'tlspool-common/config';
 import type { Permission } from '../policy/access.js';
 import { configFormat } from './check.js';
 import { defaultAccess, defaultSocket, defaultState, surroundings, type Surroundings } from './defaults.js';
-import { configSchema, type ParsedConfig, type ParsedIdentity, type ParsedRule } from './schema.js';
-import type { AccessRule, Config, IdentityConfig, Overrides, SourceConfig } from './types.js';
+import { configSchema, type ParsedConfig, type ParsedIdentity, type ParsedOnTheFly, type ParsedRule, type ParsedV2 } from './schema.js';
+import type { AccessRule, Config, IdentityConfig, OnTheFlyConfig, Overrides, SocketConfig, SourceConfig, V2Config } from './types.js';
 
 /** `parent` is identitiesDirectory; checkConfig has seen to it that one of the places is there. */
 function toSource(identity: ParsedIdentity, absolute: (file: string) => string, parent = ''): SourceConfig {
   const { directory, certificate, key, pkcs12, trust } = identity;
   if (pkcs12 !== undefined) {
-    return { kind: 'pkcs12', file: absolute(pkcs12.file), passwordFile: absolute(pkcs12.passwordFile), ...(trust === undefined ? {} : { trust: absolute(trust) }) };
+    const { file, passwordFile } = pkcs12;
+    return { kind: 'pkcs12', file: absolute(file), ...(passwordFile === undefined ? {} : { passwordFile: absolute(passwordFile) }), ...(trust === undefined ? {} : { trust: absolute(trust) }) };
   }
   if (certificate !== undefined && key !== undefined) {
     return { kind: 'files', certificate: absolute(certificate), key: absolute(key), ...(trust === undefined ? {} : { trust: absolute(trust) }) };
@@ -31,6 +32,7 @@ function toIdentity(identity: ParsedIdentity, source: SourceConfig): IdentityCon
 function toRule(rule: ParsedRule): AccessRule {
   const permissions: Permission[] = [...new Set(rule.roles)];
   if (rule.backend) permissions.push('backend');
+  if (rule.sign) permissions.push('sign');
   if (rule.operator) permissions.push('operator');
   return {
     ...(rule.uid === undefined ? {} : { uids: rule.uid }), ...(rule.gid === undefined ? {} : { gids: rule.gid }), ...(rule.unit === undefined ? {} : { units: rule.unit }),
@@ -38,25 +40,43 @@ function toRule(rule: ParsedRule): AccessRule {
   };
 }
 
+function toOnTheFly({ ca, names, lifetime, cache, policy, clientAuth, trust }: ParsedOnTheFly, absolute: (file: string) => string): OnTheFlyConfig {
+  return {
+    certificate: absolute(ca.certificate), key: absolute(ca.key), names, lifetimeS: lifetime, cache, policy, clientAuth,
+    ...(trust === undefined ? {} : { trust: absolute(trust) }),
+  };
+}
+
+function toSocket({ mode, group }: { readonly mode: number; readonly group?: number | undefined }, key: string, file: string, host: Surroundings): SocketConfig {
+  const octets = Buffer.byteLength(file);
+  if (octets > maxSocketPathOctets) throw new TlsPoolError('CONFIG_BAD', { text: `${key}.path: ${file} has ${octets} octets; a UNIX socket's path has at most ${maxSocketPathOctets}; choose a shorter one` });
+  // Only root may give a file to a group it is not in; as a default that must not become an error.
+  const gid = group ?? (host.uid === 0 ? host.tlspoolGid : undefined);
+  return { path: file, mode, ...(gid === undefined ? {} : { gid }) };
+}
+
+function toV2({ socket, pidFile }: ParsedV2, absolute: (file: string) => string, state: string, host: Surroundings): V2Config {
+  const file = socket.path === undefined ? defaultSocket(host, state, 'tlspool.sock') : absolute(socket.path);
+  return { socket: toSocket(socket, 'v2.socket', file, host), ...(pidFile === undefined ? {} : { pidFile: absolute(pidFile) }) };
+}
+
 function toConfig(parsed: ParsedConfig, file: string | undefined, overrides: Overrides, host: Surroundings): Config {
   const absolute = (name: string) => path.resolve(file === undefined ? host.cwd : path.dirname(file), name);
   const state = overrides.state !== undefined ? path.resolve(host.cwd, overrides.state) : parsed.state !== undefined ? absolute(parsed.state) : defaultState(host);
   const socketPath = overrides.socket !== undefined ? path.resolve(host.cwd, overrides.socket) : parsed.socket.path !== undefined ? absolute(parsed.socket.path) : defaultSocket(host, state);
-  const octets = Buffer.byteLength(socketPath);
-  if (octets > maxSocketPathOctets) throw new TlsPoolError('CONFIG_BAD', { text: `socket.path: ${socketPath} has ${octets} octets; a UNIX socket's path has at most ${maxSocketPathOctets}; choose a shorter one` });
-  // Only root may give a file to a group it is not in; as a default that must not become an error.
-  const gid = parsed.socket.group ?? (host.uid === 0 ? host.tlspoolGid : undefined);
   const identitiesDirectory = parsed.identitiesDirectory === undefined ? undefined : absolute(parsed.identitiesDirectory);
   return {
     ...(file === undefined ? {} : { file }),
     development: file === undefined,
-    socket: { path: socketPath, mode: parsed.socket.mode, ...(gid === undefined ? {} : { gid }) },
+    socket: toSocket(parsed.socket, 'socket', socketPath, host),
+    ...(parsed.v2 === undefined ? {} : { v2: toV2(parsed.v2, absolute, state, host) }),
     state,
     workers: parsed.workers ?? host.workers,
     log: parsed.log, limits: parsed.limits, drainMs: parsed.drainMs,
     trust: { roots: parsed.trust.roots?.map(absolute) ?? (host.systemRoots === undefined ? [] : [host.systemRoots]) },
     identities: parsed.identities.map((identity) => toIdentity(identity, toSource(identity, absolute, identitiesDirectory))),
     ...(identitiesDirectory === undefined ? {} : { identitiesDirectory }),
+    ...(parsed.onTheFly === undefined ? {} : { onTheFly: toOnTheFly(parsed.onTheFly, absolute) }),
     access: parsed.access?.map(toRule) ?? defaultAccess(host),
   };
 }

@@ -15,13 +15,16 @@ export function parseDuration(text: string): number | undefined {
   return count === undefined ? undefined : Number(count) * { s: 1, m: 60, h: 3600, d: 86_400 }[unit as 's' | 'm' | 'h' | 'd'];
 }
 
-// RFC 8446 section 4.6.1: ticket_lifetime is at most 604800 seconds.
-const ticketLifetime = z.string().transform((value, context) => {
+/** A duration of so many seconds; `range` says it in words. */
+const duration = (min: number, max: number, range: string) => z.string().transform((value, context) => {
   const seconds = parseDuration(value);
-  if (seconds !== undefined && seconds >= 60 && seconds <= 604_800) return seconds;
-  context.issues.push({ code: 'custom', input: value, message: 'a duration from 1m to 7d, written as a number with s, m, h or d, such as 1h' });
+  if (seconds !== undefined && seconds >= min && seconds <= max) return seconds;
+  context.issues.push({ code: 'custom', input: value, message: `a duration ${range}, written as a number with s, m, h or d, such as 1h` });
   return z.NEVER;
 });
+
+// RFC 8446 section 4.6.1: ticket_lifetime is at most 604800 seconds.
+const ticketLifetime = duration(60, 604_800, 'from 1m to 7d');
 
 const socket = z.strictObject({
   path: file.optional().describe('Where clients connect. Default: `/run/tlspool/pool.sock` for root, else `$XDG_RUNTIME_DIR/tlspool/pool.sock`, else `pool.sock` in the state folder. At most 107 octets. Change needs a restart.'),
@@ -47,7 +50,7 @@ const limits = z.strictObject({
   messageOctets: messageOctets.default(65_536).describe('Octets in one message, both ways. 4096 to 131072, which is what a packet can carry, default 65536. Change needs a restart.'),
   clients: int(1, 100_000).default(512).describe('Connected clients. 1 to 100000, default 512. Change needs a restart.'),
   listenersPerClient: int(1, 10_000).default(64).describe('Listening sockets of one connection. 1 to 10000, default 64. Change needs a restart.'),
-  requestsPerClient: int(1, 10_000).default(256).describe('Unanswered requests of one connection, handshakes (`starttls`) not counted. 1 to 10000, default 256. Change needs a restart.'),
+  requestsPerClient: int(1, 10_000).default(256).describe('Unanswered requests of one connection, handshakes (`starttls`, and `reauthenticate` once per session) not counted. 1 to 10000, default 256. Change needs a restart.'),
   lingerMs: int(0, 600_000).default(2000).describe('Milliseconds that a closing session waits for its peer after everything was sent. 0 to 600000, default 2000. Change needs a restart.'),
   queuedConnections: int(1, 100_000).default(1024).describe('Connections that wait for one slow client before its listeners pause. 1 to 100000, default 1024. Change needs a restart.'),
 }).describe('What clients and peers may use up.');
@@ -81,14 +84,14 @@ const peers = z.strictObject({
 
 const pkcs12 = z.strictObject({
   file: file.describe('PKCS#12 file with one private key, its certificate and the chain, mode 0600. Required.'),
-  passwordFile: file.describe('File whose first line is the password, mode 0600; an empty file is the empty password. Required.'),
+  passwordFile: file.optional().describe('File whose first line is the password, mode 0600; an empty file is the empty password. Default: the identity is locked until a PIN entry (`tlspool unlock`) gives the password, and has no names meanwhile but those of `names`.'),
 }).describe('Credentials in PKCS#12 (`.p12`, `.pfx`), instead of `directory` or `certificate`.');
 
 const identity = z.strictObject({
   localid: localid.describe('Name of the identity, 1 to 255 octets, unique. Required.'),
   directory: file.optional().describe('Folder with `tls.crt`, `tls.key`, `ca.crt` and further pairs of `*.crt` and `*.key` for other key types. Without `directory`, `certificate` and `pkcs12`: the sub-folder of `identitiesDirectory` with this name.'),
   certificate: file.optional().describe('PEM chain, leaf first. Instead of `directory`; needs `key`.'),
-  key: file.optional().describe('PEM private key, not encrypted, mode 0600. Needs `certificate`.'),
+  key: file.optional().describe('PEM private key, mode 0600. Needs `certificate`. An encrypted one (PKCS#8, `ENCRYPTED PRIVATE KEY`), here or in a folder, is locked until a PIN entry (`tlspool unlock`) opens it.'),
   pkcs12: pkcs12.optional(),
   trust: file.optional().describe('PEM roots for the certificates of peers. Only with `certificate` or `pkcs12`; a folder has `ca.crt`.'),
   names: z.array(hostName).max(256).default([]).describe('Server names (SNI) that this identity serves; `*.example.org` covers one label. Default: the DNS names of its certificates. At most 256.'),
@@ -107,11 +110,38 @@ const rule = z.strictObject({
   identities: z.array(glob).max(1000).default([]).describe('Identities that may be used; `*` and `?` are wildcards. Default: none.'),
   roles: oneOrMore(z.enum(['server', 'client']), 2).default(['server', 'client']).describe('`server`, `client` or both. Default: both.'),
   backend: z.boolean().default(false).describe('May have the pool connect to backends. Default `false`.'),
-  operator: z.boolean().default(false).describe('May use status, sessions, identities and reload. Default `false`.'),
+  sign: z.boolean().default(false).describe('May have certificates made on the fly, with `onTheFly`. Default `false`.'),
+  operator: z.boolean().default(false).describe('May use status, sessions, identities and reload, and give the PINs of locked keys. Default `false`.'),
 });
+
+/** Compared with names in lower case. */
+const nameGlob = z.string().min(1).max(255).regex(/^[\x21-\x7e]+$/, { error: 'a glob on names, such as *.example.org, without blanks and in ASCII (A-labels)' }).transform((value) => value.toLowerCase());
+
+const onTheFly = z.strictObject({
+  ca: z.strictObject({
+    certificate: file.describe('PEM certificate of the signing CA, then its issuers; a root may be left out. Required.'),
+    key: file.describe('PEM private key of the CA, ECDSA or RSA, not encrypted, mode 0600. Required.'),
+  }).describe('The signing CA. Required.'),
+  names: z.array(nameGlob).min(1).max(1000).describe('Names that may be signed: host names, addresses, and e-mail addresses of clients. `*` stands for any run of characters, dots included, `?` for one. An entry without `@` covers no e-mail address. 1 to 1000 entries. Required.'),
+  lifetime: duration(3600, 604_800, 'from 1h to 7d').default(86_400).describe('How long a certificate is valid, such as `12h`; it never outlives the CA. 1h to 7d, default `1d`.'),
+  cache: int(1, 100_000).default(1000).describe('Certificates that are kept for use again. 1 to 100000, default 1000.'),
+  policy: z.enum(['modern', 'intermediate']).default('intermediate').describe('As for identities. Default `intermediate`.'),
+  clientAuth: z.enum(['none', 'request', 'require']).default('none').describe('As for identities; the last two need `trust`. Default `none`.'),
+  trust: file.optional().describe('PEM roots for the certificates of peers. Default for outgoing connections: `trust.roots`.'),
+}).describe('Certificates made on demand, with a signing CA, for programs with `sign` in `access`. See [on-the-fly.md](on-the-fly.md).');
+
+const v2 = z.strictObject({
+  socket: z.strictObject({
+    path: file.optional().describe('Where C programs connect (`socket_name` of their `/etc/tlspool.conf`). Default: `tlspool.sock` where the default of `socket.path` is: `/run/tlspool/tlspool.sock` for root. At most 107 octets. Change needs a restart.'),
+    mode: socketMode.default(0o660).describe('As `socket.mode`. Change needs a restart.'),
+    group: account('group', 'group').optional().describe('As `socket.group`. Change needs a restart.'),
+  }).describe('The socket of the V2 dialect.').prefault({}),
+  pidFile: file.optional().describe('File for the number of the process (`daemon_pidfile` of `/etc/tlspool.conf`), removed at the end. Default: none. Change needs a restart.'),
+}).describe('The original C TLS Pool protocol V2; `v2: {}` offers it at the default place. Default: not offered. See [v2.md](v2.md).');
 
 export const configSchema = z.strictObject({
   socket: socket.prefault({}),
+  v2: v2.optional(),
   state: file.optional().describe('Folder for what the pool writes, mode 0700. Default: `/var/lib/tlspool` for root, else `$XDG_STATE_HOME/tlspool`, else `~/.local/state/tlspool`. Change needs a restart.'),
   workers: int(1, 256).optional().describe('Engine threads. 1 to 256, default: the processors that the pool may use. Change needs a restart.'),
   log: log.prefault({}),
@@ -120,9 +150,12 @@ export const configSchema = z.strictObject({
   trust: trust.prefault({}),
   identities: z.array(identity).max(1000).default([]).describe('Identities, at most 1000.'),
   identitiesDirectory: file.optional().describe('Folder in which each sub-folder is one more identity, named like the folder. Sub-folders that begin with a dot are left out.'),
+  onTheFly: onTheFly.optional(),
   access: z.array(rule).max(1000).optional().describe('Who may do what. A client gets what all rules that match it grant together; a rule matches when all of its `uid`, `gid` and `unit` do. Root and the pool\'s own user may always do everything. Default: the group `tlspool`, where it exists, may use every identity in both roles.'),
 });
 
 export type ParsedConfig = z.output<typeof configSchema>;
+export type ParsedV2 = NonNullable<ParsedConfig['v2']>;
 export type ParsedIdentity = ParsedConfig['identities'][number];
+export type ParsedOnTheFly = NonNullable<ParsedConfig['onTheFly']>;
 export type ParsedRule = NonNullable<ParsedConfig['access']>[number];

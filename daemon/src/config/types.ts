@@ -13,6 +13,13 @@ export interface SocketConfig {
   readonly gid?: number;
 }
 
+/** The V2 dialect. */
+export interface V2Config {
+  readonly socket: SocketConfig;
+  /** Absolute. */
+  readonly pidFile?: string;
+}
+
 export interface LimitsConfig {
   readonly sessions: number;
   readonly sessionsPerClient: number;
@@ -32,7 +39,7 @@ export interface LogConfig { readonly level: 'debug' | 'info' | 'warn' | 'error'
 export type SourceConfig =
   | { readonly kind: 'directory'; readonly directory: string }
   | { readonly kind: 'files'; readonly certificate: string; readonly key: string; readonly trust?: string }
-  | { readonly kind: 'pkcs12'; readonly file: string; readonly passwordFile: string; readonly trust?: string };
+  | { readonly kind: 'pkcs12'; readonly file: string; /** Absent: locked until a PIN entry gives the password. */ readonly passwordFile?: string; readonly trust?: string };
 
 export interface IdentityConfig {
   readonly localid: string;
@@ -46,6 +53,21 @@ export interface IdentityConfig {
   readonly peers?: PeerRules;
   /** How many revisions before the current one may live on; absent: all. */
   readonly priorRevisions?: number;
+}
+
+/** The signing CA, and what may be made with it. */
+export interface OnTheFlyConfig {
+  /** PEM, the CA first, then its issuers. */
+  readonly certificate: string;
+  readonly key: string;
+  /** Globs, in lower case, on the names that may be signed. */
+  readonly names: readonly string[];
+  readonly lifetimeS: number;
+  /** Most certificates that are kept. */
+  readonly cache: number;
+  readonly policy: PolicyName;
+  readonly clientAuth: ClientAuth;
+  readonly trust?: string;
 }
 
 /** Grants to the clients that match all of uid, gid and unit that are present. At least one of the three is. */
@@ -65,6 +87,8 @@ export interface Config {
   /** True without a file: prepareState makes a development CA and the identity `localhost`. */
   readonly development: boolean;
   readonly socket: SocketConfig;
+  /** Absent: the V2 dialect is not offered. */
+  readonly v2?: V2Config;
   /** Folder for what the pool itself writes, mode 0700. */
   readonly state: string;
   /** Engine threads, 1 to 256. */
@@ -77,6 +101,8 @@ export interface Config {
   readonly identities: readonly IdentityConfig[];
   /** Each sub-folder is one more identity, named like the folder. */
   readonly identitiesDirectory?: string;
+  /** Absent: nothing is signed. */
+  readonly onTheFly?: OnTheFlyConfig;
   readonly access: readonly AccessRule[];
 }
 

@@ -6,7 +6,7 @@ export interface Client extends Omit<PeerCredentials, 'pidfd'> {
   readonly unit?: string;
 }
 
-export type Permission = 'server' | 'client' | 'backend' | 'operator';
+export type Permission = 'server' | 'client' | 'backend' | 'sign' | 'operator';
 
 /** Decisions about clients of the pool. */
 export interface AccessPolicy {

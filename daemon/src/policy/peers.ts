@@ -52,7 +52,7 @@ function parseEmail(text: string): string | undefined {
 }
 
 /** The octets of an address that net.isIP has accepted. */
-function octetsOf(address: string, family: 4 | 6): number[] {
+export function octetsOf(address: string, family: 4 | 6): number[] {
   if (family === 4) return address.split('.').map(Number);
   // The last 32 bits may be written as an IPv4 address (RFC 4291 section 2.2).
   const text = address.replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_all, a: string, b: string, c: string, d: string) =>
