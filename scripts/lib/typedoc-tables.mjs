@@ -2,7 +2,7 @@
 // sees to it; so here they refer to it. Everything else that is exported has to have a text of its own.
 import { Comment, Converter, ReflectionKind } from 'typedoc';
 
-const tables = /\/libtlspool\/src\/protocol\/(messages|errors|table)\.ts$/;
+const tables = /\/libtlspool\/src\/protocol\/(bodies|requests|messages|errors|table)\.ts$/;
 
 export function load(app) {
   app.converter.on(Converter.EVENT_RESOLVE_END, ({ project }) => {

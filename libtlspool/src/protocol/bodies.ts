@@ -80,9 +80,9 @@ export const negotiation = {
 
 /** Names in a certificate, for programs that do not read DER. */
 export const certificateNames = map({
-  /** RFC 4514 form, cut to what fits. */
+  /** RFC 4514 form; one that was cut to fit ends in `\\...`, which no complete one does. */
   subject: text(1024), issuer: text(1024),
-  /** In the order of the certificate, such as `DNS:www.example.org`, `URI:spiffe://example.org/web`, `IP:192.0.2.1`, `email:a@example.org`; other kinds are left out. */
+  /** In the order of the certificate, such as `DNS:www.example.org`, `URI:spiffe://example.org/web`, `IP:192.0.2.1`, `email:a@example.org`; other kinds, and names of more than 512 octets, are left out. */
   subjectAltNames: list(text(512), 64),
 });
 
