@@ -19,6 +19,9 @@ constexpr uint64_t idle_ms = 1000;
 constexpr size_t kept_octets = 64 * 1024;  // what a blocked direction may hold (DESIGN section 4)
 constexpr size_t message_octets = 16 * 1024 + 2048;
 constexpr int turns_per_pump = 4;
+// What a full turn becomes in records fits four of the largest packets that the kernel makes (64 KiB, headers included). 256 KiB would
+// spill some hundred octets into a fifth, which costs as much as a full one.
+constexpr size_t turn_to_crypt_octets = 254 * 1024;
 
 }  // namespace
 
@@ -66,7 +69,7 @@ void Session::pump() {
 size_t Session::turn_octets(bool towards_crypt, size_t last) const {
   if (last < kept_octets) return kept_octets;
   const size_t room = towards_crypt ? send_room(crypt_.get(), crypt_inet_) : send_room(plain_.get(), plain_inet_);
-  return std::min(Worker::max_turn_octets, kept_octets + room / 2);
+  return std::min(towards_crypt ? turn_to_crypt_octets : Worker::max_turn_octets, kept_octets + room / 2);
 }
 
 Session::Received Session::receive_crypt(size_t most) {
