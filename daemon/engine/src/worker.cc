@@ -1,5 +1,6 @@
 #include "worker.hh"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -19,6 +20,7 @@ constexpr uint64_t tag_crypt = 0, tag_plain = 1, tag_listener = 2, tag_wake = 3,
 constexpr int accepts_per_wake = 16;
 constexpr uint64_t accept_pause_ms = 100;
 constexpr uint64_t batch_ms = 10;
+constexpr uint64_t tidy_quiet_ms = 2000;
 
 uint64_t monotonic_ms() {
   timespec now{};
@@ -33,6 +35,7 @@ Worker::Worker(Shared& shared, unsigned index)
       index_(index),
       now_ms_(monotonic_ms()),
       timers_(now_ms_),
+      changed_ms_(now_ms_),
       cipher_scratch_(std::make_unique_for_overwrite<uint8_t[]>(max_turn_octets)),
       plain_scratch_(std::make_unique_for_overwrite<uint8_t[]>(plain_scratch_octets)) {}
 
@@ -88,6 +91,7 @@ void Worker::run() {
     update_accepting();
     deliver();
     bury();
+    tidy();
   }
   batch_.clear();
   listeners_.clear();
@@ -103,6 +107,7 @@ int Worker::wait_ms() const {
   unsigned wait = static_cast<unsigned>(timers_.wait_ms(now_ms_));
   if (accept_stopped_) wait = std::min(wait, static_cast<unsigned>(accept_pause_ms));
   if (!batch_.empty()) wait = std::min(wait, static_cast<unsigned>(batch_ms));
+  if (changes_ >= tidy_changes) wait = std::min(wait, static_cast<unsigned>(tidy_quiet_ms));
   return static_cast<int>(wait);
 }
 
@@ -168,6 +173,21 @@ void Worker::bury() {
   graveyard_.clear();
 }
 
+// malloc keeps what sessions gave back, what handshakes left between the sessions that stay, and what the start of the daemon took: gives
+// it to the system once nobody connects or leaves any more, when a pause of some milliseconds hurts nobody.
+void Worker::tidy() {
+  if (changes_ < tidy_changes || now_ms_ - changed_ms_ < tidy_quiet_ms) return;
+  changes_ = 0;
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
+void Worker::count_change() {
+  ++changes_;
+  changed_ms_ = now_ms_;
+}
+
 void Worker::make_ready(Session& session) {
   if (session.queued || session.ended()) return;
   session.queued = true;
@@ -175,6 +195,7 @@ void Worker::make_ready(Session& session) {
 }
 
 void Worker::start_session(SessionId id, SessionStart start) {
+  count_change();
   auto session = std::make_unique<Session>(*this, id, std::move(start));
   Session& started = *session;
   sessions_.emplace(id, std::move(session));
@@ -191,6 +212,7 @@ void Worker::retire(Session& session) {
   if (found == sessions_.end()) return;
   graveyard_.push_back(std::move(found->second));
   sessions_.erase(found);
+  count_change();
   shared_.stats.sessions.fetch_sub(1, std::memory_order_relaxed);
 }
 

@@ -112,6 +112,8 @@ class Worker {
   void expire_timers();
   void bury();
   void deliver();
+  void tidy();
+  void count_change();
 
   Shared& shared_;
   const unsigned index_;
@@ -130,6 +132,9 @@ class Worker {
   std::vector<Event> batch_;
   bool batch_urgent_ = false;
   uint64_t batch_since_ms_ = 0;
+  static constexpr uint32_t tidy_changes = 500;
+  uint32_t changes_ = tidy_changes;  // sessions that came or went since memory was given back to the system; once after the start too
+  uint64_t changed_ms_ = 0;
   Output output_;
   std::unique_ptr<uint8_t[]> cipher_scratch_, plain_scratch_;
   std::vector<uint8_t> lent_;
