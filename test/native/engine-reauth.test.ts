@@ -151,6 +151,8 @@ describe('engine: reauthentication', () => {
             return writers.every((writer) => writer.state().sha256 !== undefined);
           }, { what: 'all to be written', deadlineMs: 30_000 });
           await rig().closed(pair.server);
+          // What the other session has delivered may still be in its socket.
+          await until(() => readers.every((reader) => reader.state().sha256 !== undefined), { what: 'all to be read', deadlineMs: 30_000 });
           const ends = [...readers, ...writers].map((end) => end.state());
           assert.deepEqual(ends.map((end) => end.error), [undefined, undefined, undefined, undefined]);
           assert.deepEqual(ends.map((end) => end.octets), [octets, octets, octets, octets]);
