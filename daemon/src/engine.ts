@@ -94,7 +94,10 @@ export interface ClientSpec extends NegotiationSpec {
   /** SNI; absent or empty sends none. */
   readonly servername?: string;
   readonly handshakeMs?: number;
-  /** When the server asks for a certificate: emit a `hello` event and wait for `decide` with the context whose key pairs are shown. */
+  /**
+   * When the server asks for a certificate in the handshake (it has shown its own by then): emit a `hello` event and wait for `decide` with the context whose key pairs are
+   * shown; `established` names its localid and revision. What the server asks later is answered by the same key pairs, without asking.
+   */
   readonly ask?: boolean;
 }
 
@@ -212,7 +215,7 @@ export interface Engine {
   /** Throws FD_KIND when cryptfd is no connected stream socket or plainfd no connected socket. plainfd -1: make a socket pair. Returns the session's number. */
   startTls(cryptfd: OwnedFd, plainfd: OwnedFd | -1, spec: ServerSpec | ClientSpec): number;
   /**
-   * Answer to a `hello` event: a selector in the server role, a context in the client role. `alpn` replaces the list of the negotiation; empty: none. plainfd -1 for none; it is owned by the engine afterwards. Unknown
+   * Answer to a `hello` event: a selector in the server role, a context in the client role; the other kind fails the handshake (`failed`, BAD_ARGUMENT). `alpn` replaces the list of the negotiation; empty: none. plainfd -1 for none; it is owned by the engine afterwards. Unknown
    * sessions are ignored (it may have timed out) and plainfd is closed.
    */
   decide(session: number, decision: { readonly refuse: true } | { readonly selector: Selector; readonly alpn?: readonly string[] } | { readonly context: Context }, plainfd: OwnedFd | -1): void;
@@ -233,7 +236,11 @@ export interface Engine {
    * Asks the client of an established server session for a certificate: post-handshake authentication (RFC 8446 section 4.6.2) or, on TLS 1.2,
    * a renegotiation (RFC 5746). Answered once: by `reauthenticated` with this request number, or by an `answer` with a code: REAUTH_UNAVAILABLE (client role; no
    * post_handshake_auth extension; no secure renegotiation or no extended master secret), BAD_STATE (one is under way; not open), TIMEOUT (without require), REAUTH_REFUSED (with
-   * require: nothing, a bad certificate or silence; the session ends and its `closed` follows).
+   * require: nothing, a bad certificate or silence; the session ends and its `closed` follows; without it, too, where OpenSSL cannot go on: after no_renegotiation, or a proof
+   * of possession that is wrong), SESSION_LOST (it ended first), CTLKEY_UNKNOWN (it is not there), INTERNAL. An identity whose clientAuth is `require` is not lowered by a
+   * request without `require`. After a TIMEOUT a client that is late is not asked again: its answer is for the next request. On TLS 1.2 nothing of the application is sent between the
+   * HelloRequest and the client's ClientHello, for a second at most: clients of OpenSSL that write meanwhile would fail; `exporter` and `bindings` are BAD_STATE while it is renegotiated, and are
+   * those of the latest handshake afterwards.
    */
   reauthenticate(session: number, request: number, spec: ReauthSpec): void;
   counters(): EngineCounters;

@@ -78,7 +78,13 @@ export class ServiceOffer {
   [Symbol.asyncDispose](): Promise<void> { return this.withdraw(); }
 }
 
-interface Offered { readonly offer: ServiceOffer; readonly asked: Asked; readonly options: ServiceOptions }
+interface Offered {
+  readonly offer: ServiceOffer;
+  readonly asked: Asked;
+  readonly options: ServiceOptions;
+  /** The pool has agreed to it once. Until then whoever offers it registers it, also with the pool that comes back. */
+  isAgreed: boolean;
+}
 
 /** @internal The services of one connection to the pool; they are offered again when it is made anew. */
 export class PoolServices {
@@ -111,7 +117,9 @@ export class PoolServices {
 
   /** The pool is back, and knows nothing of us. */
   async restored(): Promise<void> {
-    for (const [service, { offer, options }] of [...this.#offered]) {
+    for (const [service, { offer, options, isAgreed }] of [...this.#offered]) {
+      // It may have been withdrawn since.
+      if (!isAgreed || this.#offered.get(service)?.offer !== offer) continue;
       try {
         await this.#register(service, options);
       } catch (error) {
@@ -142,10 +150,12 @@ export class PoolServices {
     if (this.#offered.has(service)) throw new TlsPoolError('SERVICE_TAKEN', { text: 'this program offers the service already' });
     const offer = new ServiceOffer(this);
     // Before the pool knows: its first question may be right behind its reply.
-    this.#offered.set(service, { offer, asked, options });
+    const offered: Offered = { offer, asked, options, isAgreed: false };
+    this.#offered.set(service, offered);
     this.#link().ref();
     try {
       await this.#register(service, options);
+      offered.isAgreed = true;
       return offer;
     } catch (error) {
       this.#end(service, offer);

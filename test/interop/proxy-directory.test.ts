@@ -11,7 +11,7 @@ import { proxyScript } from '../support/proxy-process.js';
 import { account, startMariadb, startPostgres, startSlapd } from '../support/servers/index.js';
 import type { MariadbServer, PostgresServer, SlapdServer } from '../support/servers/index.js';
 import { relayToMariadb } from './mariadb-relay.js';
-import { ByHand, Front } from './proxy-support.js';
+import { ByHand, curlTls, Front } from './proxy-support.js';
 
 const { user, password } = account;
 
@@ -30,6 +30,7 @@ describe('proxy: OpenLDAP, PostgreSQL and MariaDB without TLS behind it', functi
     const folder = tempFolder();
     const fd = path.join(folder, 'mysql.sock');
     front = await Front.start({
+      ldaps: { protocol: 'none', backend: { connect: `127.0.0.1:${String(slapd.port)}` } },
       ldap: { protocol: 'ldap', backend: { connect: `127.0.0.1:${String(slapd.port)}` } },
       postgres: { protocol: 'postgres', backend: { connect: `127.0.0.1:${String(postgres.port)}` } },
       mysql: { protocol: 'mysql', backend: { fd } },
@@ -66,6 +67,28 @@ describe('proxy: OpenLDAP, PostgreSQL and MariaDB without TLS behind it', functi
       const { code, stderr } = await search(['-ZZ'], password, stranger);
       assert.notEqual(code, 0);
       assert.match(stderr, /ldap_start_tls: Connect error \(-11\)/u);
+    });
+
+    const curl = (service: 'ldap' | 'ldaps', uid: string, secret: string, caFile = front.pool.caFile): Promise<RunResult> =>
+      curlTls({ ...front.target(service), caFile }, `${service}://HOST/${slapd.base}?mail?sub?(uid=${uid})`, ['--user', `${slapd.person}:${secret}`], false);
+    const joe = /^DN: uid=joe,dc=example,dc=org\n\tmail: joe@example\.org\n/u;
+
+    it('curl logs in by ldaps, with joe\'s password and no other, and does not go on with a server that it does not trust', async () => {
+      // Of somebody who is not there, because curl 7.88 waits for ever for the second of two answers in one record.
+      const { code, stderr } = await curl('ldaps', 'nobody', password);
+      assert.equal(code, 0, stderr);
+      // CURLE_LOGIN_DENIED, CURLE_PEER_FAILED_VERIFICATION.
+      assert.equal((await curl('ldaps', 'nobody', 'wrong')).code, 67);
+      assert.equal((await curl('ldaps', 'nobody', password, stranger)).code, 60);
+    });
+
+    it('curl --ssl-reqd gets StartTLS or nothing: one that sends its password unprotected behind the go-ahead, as 7.88 does to every server, is not heard by slapd', async () => {
+      const count = front.proxy.connections().filter(({ service }) => service === 'ldap').length;
+      const { code, stdout } = await curl('ldap', user, password);
+      const { protocol, code: why, octetsIn } = await front.proxy.record('ldap', count + 1);
+      if (code === 0) assert.match(stdout, joe);
+      else assert.deepEqual([protocol, why, octetsIn, stdout], [undefined, 'HANDSHAKE_FAILED', 0, '']);
+      assert.equal(protocol !== undefined, code === 0);
     });
 
     it('without StartTLS there is no bind: confidentialityRequired, whatever the password', async () => {

@@ -23,7 +23,7 @@ describe('V2: control keys', () => {
   let two: V2Wire;
   before(async () => {
     v2 = await startV2Pool({
-      config: { v2: { socket: { path: 'v2.sock', mode: '0666' } }, access: [{ uid: nobody, identities: ['other'], roles: ['server', 'client'] }, { uid: 65_533, identities: ['*'] }, { uid: 65_531, identities: ['*'], roles: ['client'] }] },
+      config: { v2: { socket: { path: 'v2.sock', mode: '0666' } }, access: [{ uid: nobody, identities: ['other'], roles: ['server', 'client'] }, { uid: 65_533, identities: ['*'] }, { uid: 65_531, identities: ['*'], roles: ['client'] }, { uid: 65_530, roles: ['server'] }] },
     });
     chmodSync(path.dirname(v2.socket), 0o711);
   });
@@ -196,6 +196,11 @@ describe('V2: control keys', () => {
       assert.match((await other.starttls(`1006 localhost - 0 ${newKey().toString('hex')}`)).last, line('FACILITY_STARTTLS'));
       assert.equal(await other.ask('ping x 1'), 'ping 20151111api@tlspool.arpa2.net facilities=1');
     });
+    it('who is no operator enters no PIN, and who has no client role selects no identity', async () => {
+      assert.match(await (await asUser(65_531)).ask('command 29'), /^error 13 /u);
+      await program.end();
+      assert.match(await (await asUser(65_530)).ask('command 200'), /^error 13 /u);
+    });
     it('whose rules give no identity has none to serve', async () => {
       const other = await asUser(nobody);
       const port = await other.listen();
@@ -223,7 +228,7 @@ describe('V2: control keys', () => {
     it('lengths are checked before the key, which is checked before anything is made', () => {
       const { serverKey: key } = session();
       const stranger = newKey();
-      const bad = [{ in1Len: 0 }, { in1Len: -1 }, { prngLen: 351 }, { in1Len: 335, in2Len: -1 }, { in1Len: 300, in2Len: 35 }] as const;
+      const bad = [{ in1Len: 0 }, { in1Len: -1 }, { prngLen: 351 }, { in1Len: 335, in2Len: -1 }, { in1Len: 200, in2Len: 135 }] as const;
       for (const lengths of bad) for (const one_ of [key, stranger]) expectError(one.request(prng(one_, { label: 'EXPERIMENTAL'.padEnd(334, 'x'), lengths })), 'PRNG_UNAVAILABLE', 9);
       expectError(one.request(prng(stranger)), 'CTLKEY_NOT_FOUND', 9);
       assert.equal(headOf(one.request(prng(key, { label: 'EXPERIMENTAL'.padEnd(200, 'x'), context: 'c'.repeat(134) }))).cmd, commands.PRNG);

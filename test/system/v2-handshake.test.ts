@@ -65,7 +65,7 @@ describe('V2: handshakes of a C program', () => {
     it(`server role: openssl s_client ${version} talks to the program, in plain text on its side`, async () => {
       const program = await start();
       const port = await program.listen();
-      const peer = sClient({ ...target(port), client: alice() } as Target, ['-quiet', '-no_ign_eof', version]);
+      const peer = sClient({ ...target(port), client: alice() } as Target, ['-no_ign_eof', version, '-keymatexport', 'EXPERIMENTAL-test', '-keymatexportlen', '32']);
       others.push(peer);
       await program.ok('accept');
       const { callbacks, last } = await program.starttls(`${server} localhost - 0 ${keyA}`);
@@ -76,6 +76,11 @@ describe('V2: handshakes of a C program', () => {
       peer.write('world');
       assert.equal(await program.ask('read 5'), 'read world');
       assert.match(await program.ask(`info ${keyA} 59290000`), version === '-tls1_2' ? /^info [0-9a-f]{24}$/u : errorLine(-1167372259), 'tls-unique');
+      const [, exported = ''] = await peer.output(/Keying material: ([0-9A-F]{64})/u, 'stdout');
+      assert.equal(await program.ask(`prng ${keyA} EXPERIMENTAL-test - 32`), `prng ${exported.toLowerCase()}`, 'without a context, as OpenSSL exports it');
+      const withContext = await program.ask(`prng ${keyA} EXPERIMENTAL-test = 32`);
+      // RFC 5705 section 4: no context and an empty one are different; RFC 8446 section 7.5: they are the same.
+      assert.equal(withContext === `prng ${exported.toLowerCase()}`, version === '-tls1_3');
       await program.ok('close');
     });
   }

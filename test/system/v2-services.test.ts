@@ -130,6 +130,20 @@ describe('V2: services', () => {
         else one.send(frame, fds.pair()[0]);
       }
     });
+    it('is not asked for a program that has left while its question stood in line', () => {
+      register(third);
+      startClient();
+      const { frame } = question(third);
+      const fourth = new V2Wire(v2.socket);
+      const [left, right] = fds.pair();
+      begin(fourth, fds, left, { flags: flags.client, remoteid: 'user@localhost', ctlkey: newKey() });
+      fourth.ping();
+      fourth.close();
+      ends(right);
+      reply(third, frame, 'alice');
+      flows(plaintext(one, fds).plainfd, plaintext(two, fds).plainfd, 'hello');
+      third.ping();
+    });
     it('that leaves in the middle of a question has refused', () => {
       register(third);
       startClient();

@@ -137,6 +137,25 @@ describe('listeners', () => {
     assert.deepEqual(bench.engine.last('pauseListener'), ['pauseListener', listener, false]);
   });
 
+  it('pause for a member that does not read what it is asked, too', async () => {
+    const client = await bench.client(userA);
+    const { body } = await client.request('listen', { askServername: true }, [bench.listenFd()]);
+    const listener = body['listener'] as number;
+    client.pause();
+    const [member] = bench.front.clients;
+    let session = 0;
+    const hello = (): void => {
+      const alpn = Array.from({ length: 64 }, () => 'x'.repeat(255));
+      bench.emit({ kind: 'hello', session: session += 1, listener, servername: 'localhost', alpn }, { kind: 'failed', session, listener, code: 'TIMEOUT', text: 'nobody has answered' });
+    };
+    while (member?.isClogged === false && session < 1000) hello();
+    assert.equal(member?.unsentCallbacks, 8);
+    assert.deepEqual(bench.engine.last('pauseListener'), ['pauseListener', listener, true]);
+    client.resume();
+    while (member.isClogged) await client.next();
+    assert.deepEqual(bench.engine.last('pauseListener'), ['pauseListener', listener, false]);
+  });
+
   it('get new tables after a publication, and serve no name when the identity is gone', async () => {
     const client = await bench.client();
     const listener = await listen(client, { localid: 'localhost' });

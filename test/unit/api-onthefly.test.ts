@@ -85,6 +85,16 @@ describe('front: on-the-fly identities', () => {
       await settled();
       assert.deepEqual([decisions(), signer.requests], [[[session, { selector: { localid: 'localhost' } }]], []]);
     });
+    it('an identity that has the name and is locked refuses, and nothing is signed', async () => {
+      bench.store.names.set('a.example', 'shut');
+      bench.store.lockedIds.add('shut');
+      const session = await start();
+      bench.emit(hello(session, { servername: 'a.example' }));
+      await settled();
+      assert.deepEqual([decisions(), signer.requests], [[[session, { refuse: true }]], []]);
+      bench.emit(failed(session));
+      assert.equal((await client.next()).body['code'], 'IDENTITY_LOCKED');
+    });
     it('an identity that the client may not use does not', async () => {
       bench.store.names.set('a.example', 'localhost');
       bench.access.identities = () => false;

@@ -102,6 +102,32 @@ describe('reauthenticate', () => {
     });
   }
 
+  const changes: readonly (readonly [what: string, change: () => void])[] = [
+    ['was published anew', () => { bench.store.verifiers.clear(); }], ['has no roots any more', () => { bench.store.rootless.add('localhost'); }],
+    ['may no longer be used', () => { bench.access.identities = () => false; }],
+  ];
+  for (const [what, change] of changes) {
+    it(`a certificate is not accepted by an identity that ${what} while the client was asked: the session ends`, async () => {
+      const client = await bench.client();
+      const { session, ctlkey } = await open(client);
+      const request = await ask(client, { ctlkey });
+      change();
+      bench.emit({ ...authenticated, session, request });
+      assert.equal((await client.next()).body['code'], 'REAUTH_REFUSED');
+      assert.deepEqual(bench.engine.last('close'), ['close', session, 'revoked']);
+      assert.equal(bench.front.sessions.get(session)?.profile?.authorized, false);
+      assert.equal((await client.request('info', { ctlkey })).body['code'], 'CTLKEY_UNKNOWN');
+    });
+  }
+  it('a client that shows nothing is refused, whatever has changed while it was asked', async () => {
+    const client = await bench.client();
+    const { session, ctlkey } = await open(client);
+    const request = await ask(client, { ctlkey });
+    bench.store.verifiers.clear();
+    bench.emit({ kind: 'reauthenticated', session, request, outcome: 'refused', authorized: false, peerCertificates: [] });
+    assert.equal((await client.next()).body['outcome'], 'refused');
+  });
+
   it('an answer after the time-out changes what is known, and nobody is told', async () => {
     const client = await bench.client();
     const { session, ctlkey } = await open(client);

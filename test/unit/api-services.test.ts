@@ -134,6 +134,36 @@ describe('services', () => {
       client.ask('starttls', { role: 'client', rejectUnauthorized: false }, [bench.pair()[0]]);
       assert.equal((await callback(chooses, 'identity')).op, 'identity', 'a choice for no remote in particular is not remembered');
     });
+    it('is told of none either, and nothing is remembered, where the program has a name and does not verify it', async () => {
+      const [chooses, client] = [await chooser(), await bench.client(userA)];
+      start(bench, client);
+      answer(chooses, await callback(chooses, 'identity'), { localid: 'work', rememberS: 60 });
+      assert.equal(await startedWith(bench), 'work');
+      start(bench, client, { rejectUnauthorized: false });
+      const question = await callback(chooses, 'identity');
+      assert.equal('remoteid' in question.body, false, 'what was chosen for the verified server is not for whoever uses its name');
+      answer(chooses, question, { localid: 'home', rememberS: 60 });
+      assert.equal(await startedWith(bench, 2), 'home');
+      start(bench, client, { rejectUnauthorized: true });
+      assert.equal(await startedWith(bench, 3), 'work');
+    });
+    it('that does not read is kept no more than sixteen questions for, and refuses the others at once', async () => {
+      bench = benches.make({ handshakes: 200 });
+      publish(bench, ...Array.from({ length: 200 }, (_, index) => `identity-${String(index)}-${'x'.repeat(230)}`));
+      const [chooses, client] = [await bench.client(userA), await bench.client(userA)];
+      await reply(chooses, 'register', { service: 'chooser', timeoutMs: 1 });
+      const [chooserAtPool] = bench.front.clients;
+      chooses.pause();
+      let last = '';
+      for (let count = 0; count < 60; count++) last = await refusedWith(client, start(bench, client));
+      assert.match(last, /^CHOICE_REFUSED: .*the chooser refused/);
+      assert.equal(chooserAtPool?.unsentCallbacks, 16);
+      chooses.resume();
+      await until(() => chooserAtPool.unsentCallbacks === 0, { what: 'the chooser to catch up' });
+      const before = chooses.received.length;
+      await refusedWith(client, start(bench, client));
+      await until(() => chooses.received.length > before, { what: 'one who reads to be asked again' });
+    });
     it('may be the very program that asks', async () => {
       const client = await chooser();
       start(bench, client);

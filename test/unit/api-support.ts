@@ -83,6 +83,8 @@ export class FakeAccess implements AccessPolicy {
 export class FakeStore implements IdentityStore {
   readonly known = new Set(['localhost']);
   readonly rootless = new Set<string>();
+  /** Cleared, it is as if all had been published anew. */
+  readonly verifiers = new Map<string, Context>();
   published: (changed: readonly string[]) => void = () => undefined;
   constructor(private readonly access: FakeAccess) {}
   summaries: Published['summary'][] = [];
@@ -110,7 +112,9 @@ export class FakeStore implements IdentityStore {
   verifier(client: Client, localid: string): Context {
     if (!(this.known.has(localid) && this.access.mayUse(client, localid, 'server'))) throw new TlsPoolError('IDENTITY_UNKNOWN');
     if (this.rootless.has(localid)) throw new TlsPoolError('REAUTH_UNAVAILABLE', { text: 'no roots' });
-    return { verifier: localid } as unknown as Context;
+    let found = this.verifiers.get(localid);
+    if (found === undefined) this.verifiers.set(localid, found = { verifier: localid } as unknown as Context);
+    return found;
   }
   onPublished(callback: (changed: readonly string[]) => void): void { this.published = callback; }
 }

@@ -239,6 +239,16 @@ describe('unlocking', () => {
       const { message } = await client.next();
       assert.deepEqual([message.type, 'id' in message && message.id, bench.engine.named('listen').length], ['reply', id, 1]);
     });
+    it('a listen that waits needs a place like a handshake, and one that does not wait needs none', async () => {
+      await entry();
+      bench.engine.handshakes = 9;
+      listen();
+      await client.request('ping');
+      assert.equal(bench.front.waits.size, 1);
+      assert.match(await refusedWith(client, listen()), /^LIMIT_HANDSHAKES/);
+      const { message } = await client.request('listen', { localid: 'localhost' }, [bench.listenFd()]);
+      assert.equal(message.type, 'reply');
+    });
     it('a client that goes while its listen waits leaves no listener and no descriptor', async () => {
       const { client: operator, question } = await entry();
       listen();

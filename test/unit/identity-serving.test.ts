@@ -58,6 +58,16 @@ describe('identity store: who serves a name', () => {
     await publish(identity('a', a), identity('b', b));
     assert.deepEqual([who('both.example', user), who('b.example', user), who('b.example', user, 'b')], ['a', undefined, undefined]);
   });
+  it('one that is locked has it still, and nobody serves it meanwhile', async () => {
+    const locked = identity('a', a);
+    const shut = { ...locked, source: { ...locked.source, load: async () => ({ ...await locked.source.load(), digest: 'shut', isLocked: true as const }) } };
+    await publish(shut, identity('b', b));
+    assert.throws(() => who('a.example'), { code: 'IDENTITY_LOCKED' });
+    assert.throws(() => who('a.example', user), { code: 'IDENTITY_LOCKED' });
+    assert.equal(who('b.example'), 'b');
+    await publish(locked, identity('b', b));
+    assert.equal(who('a.example'), 'a');
+  });
   it('one that cannot serve does not', async () => {
     await publish(identity('a', a), identity('c', clientOnly, { names: ['c.example'], peers: { allow: { cn: ['x'] } } }));
     assert.equal(who('c.example'), undefined);

@@ -152,6 +152,38 @@ describe('libtlspool: services', () => {
     await again;
     assert.deepEqual(registered, [{ service: 'chooser', timeoutMs: 7 }, { service: 'chooser', timeoutMs: 7 }]);
   });
+  it('what is offered while the pool is away is registered once, by whoever offers it', async () => {
+    fake.stop();
+    await once(pool, 'lost');
+    const offering = chooser(() => ({ localid: 'home' }), { onEnded: assert.fail });
+    fake.start();
+    await offering;
+    // Answered in order: whatever else was sent has come before.
+    await pool.ping();
+    assert.deepEqual(registered, [{ service: 'chooser' }]);
+    assert.deepEqual(await ask('identity', question), { localid: 'home' });
+  });
+  it('what is withdrawn while the pool is told again of something else is not offered again', async () => {
+    await chooser(() => 'refuse');
+    const pins = await pool.offerPinEntry(() => 'refuse');
+    fake.stop();
+    await once(pool, 'lost');
+    registered = [];
+    // Asked for the chooser first, the pool does not answer before the PIN entry is withdrawn.
+    const register = fake.handlers.register;
+    fake.handlers.register = ({ client, message }) => {
+      registered.push(message.body);
+      void pins.withdraw().then(() => { client.send({ type: 'reply', op: 'register', id: 'id' in message ? message.id : 0, body: {} }); });
+      if (register !== undefined) fake.handlers.register = register;
+      return undefined;
+    };
+    fake.start();
+    await once(pool, 'reconnected');
+    await until(() => registered.length >= 2, { what: 'the withdrawal' });
+    await pool.ping();
+    await pool.ping();
+    assert.deepEqual(registered, [{ service: 'chooser' }, { no: 'pin' }]);
+  });
   it('when another program was quicker after a reconnection, the one who offered it is told', async () => {
     const ended = new Promise<PoolError>((resolve) => { void chooser(() => ({}), { onEnded: resolve }); });
     await until(() => registered.length === 1, { what: 'the registration' });

@@ -119,6 +119,13 @@ describe('services in any dialect', () => {
       await assert.rejects(second, refused(/in time/));
       assert.ok(putAt > 0 && performance.now() - putAt >= 55, String(performance.now() - putAt));
     });
+    it('is left by thousands at once when one answer is that of all', async () => {
+      const one = new Offer(undefined, settings);
+      let known: string | undefined;
+      const answers = [one.ask({ ask: () => { known = 'the same'; return Promise.resolve('first'); }, deadlineMs: 5000 })];
+      for (let count = 0; count < 20_000; count++) answers.push(one.ask({ known: () => known, ask: never, deadlineMs: 5000 }));
+      assert.deepEqual([...new Set(await Promise.all(answers))], ['first', 'the same']);
+    });
     it('is free again when what is asked throws at once', async () => {
       const one = new Offer(undefined, settings);
       await assert.rejects(one.ask({ ask: () => { throw new Error('no'); }, deadlineMs: 5000 }), refused(/refused/));

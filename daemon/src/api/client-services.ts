@@ -23,6 +23,8 @@ interface Offered { readonly connection: Connection; readonly service: Service; 
 
 /** Candidates in a callback, as the message table has it. */
 const maxCandidates = 256;
+/** Questions that may wait for a client that does not read. More would be kept for nothing: each is given up at its time-out, and others follow. */
+const maxUnsent = 16;
 
 /** Who may offer it? A chooser decides for its own user and needs no more than those it chooses for. */
 export function mayOffer(access: AccessPolicy, client: Client, service: Service): boolean {
@@ -109,6 +111,9 @@ export class ClientServices {
 
   #ask<O extends Op>(connection: Connection, op: O, body: CallbackBody<O>, signal: AbortSignal): Promise<AnswerBody<O>> {
     return new Promise((resolve, reject) => {
+      // Where nobody waits any more, nothing would ever take the question back.
+      signal.throwIfAborted();
+      if (connection.unsentCallbacks >= maxUnsent) throw new TlsPoolError('TIMEOUT', { text: 'the client does not read what it is asked' });
       const id = this.#newId();
       let pending = this.#pending.get(connection);
       if (pending === undefined) this.#pending.set(connection, pending = new Map<number, Pending>());

@@ -21,7 +21,7 @@ export interface ConnectionLimits {
   readonly messageOctets: number;
   /** Requests without a reply yet. */
   readonly requestsPerClient: number;
-  /** `connection` events that may wait before the client counts as clogged. */
+  /** `connection` events and callbacks that may wait before the client counts as clogged. */
   readonly queuedConnections: number;
 }
 
@@ -119,8 +119,11 @@ export class Connection implements Owner {
 
   /** Asks the client. Throws when the message cannot be encoded. */
   callback<Op extends CallbackOp>(op: Op, id: number, body: CallbackBody<Op>): void {
-    this.#send({ type: 'callback', op, id, body } as unknown as Message, 'other', -1, -1);
+    this.#send({ type: 'callback', op, id, body } as unknown as Message, 'callback', -1, -1);
   }
+
+  /** Callbacks that the client has left no room for. */
+  get unsentCallbacks(): number { return this.#outbox.callbacks; }
 
   /** Closes unless the first message has been dealt with in time. */
   expectHello(withinMs: number): void {
@@ -194,7 +197,7 @@ export class Connection implements Owner {
       return;
     }
     // Half full again before more is taken on: at the limit itself each connection would switch a listener on and off.
-    if (this.isClogged && this.#outbox.connections * 2 <= this.#limits.queuedConnections) {
+    if (this.isClogged && (this.#outbox.connections + this.#outbox.callbacks) * 2 <= this.#limits.queuedConnections) {
       this.isClogged = false;
       this.#hooks.clogged(this, false);
     }
@@ -278,7 +281,7 @@ export class Connection implements Owner {
 
   #checkQueue(): void {
     const { queuedConnections, requestsPerClient } = this.#limits;
-    if (!this.isClogged && this.#outbox.connections >= queuedConnections) {
+    if (!this.isClogged && this.#outbox.connections + this.#outbox.callbacks >= queuedConnections) {
       this.isClogged = true;
       this.#hooks.clogged(this, true);
     }

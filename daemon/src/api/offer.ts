@@ -28,6 +28,7 @@ export class Offer<Service> {
   readonly #asked = new Set<Waiting>();
   readonly #line = new Set<Waiting>();
   #isWithdrawn = false;
+  #isMovingUp = false;
 
   /** `refusal`: the code of every error here. `atOnce`: questions that are put at a time; the others stand in line. */
   constructor(
@@ -92,12 +93,19 @@ export class Offer<Service> {
     for (const waiting of [...this.#asked, ...this.#line]) waiting.end(this.#gone());
   }
 
+  /** One loop for all who move up, however many are answered on the spot: each inside of the one before would be as many calls deep as the line is long. */
   #next(): void {
-    for (const waiting of this.#line) {
-      if (this.#asked.size >= this.settings.atOnce) return;
-      this.#line.delete(waiting);
-      this.#asked.add(waiting);
-      waiting.start();
+    if (this.#isMovingUp) return;
+    this.#isMovingUp = true;
+    try {
+      for (const waiting of this.#line) {
+        if (this.#asked.size >= this.settings.atOnce) return;
+        this.#line.delete(waiting);
+        this.#asked.add(waiting);
+        waiting.start();
+      }
+    } finally {
+      this.#isMovingUp = false;
     }
   }
 

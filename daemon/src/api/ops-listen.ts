@@ -7,6 +7,7 @@ import { carriedEndpoint } from '../session/index.js';
 import type { Call, Handlers } from './dispatch.js';
 import { Listener } from './listeners.js';
 import { signerFor } from './onthefly.js';
+import { mayStart } from './ops-starttls.js';
 import { mayServe, negotiate } from './permission.js';
 
 export const listenHandlers: Handlers<'listen' | 'join' | 'unlisten'> = {
@@ -63,6 +64,8 @@ function listen(call: Call, body: RequestBody<'listen'>): ReplyBody<'listen'> {
 async function listenWhenSettled(call: Call, body: RequestBody<'listen'>): Promise<ReplyBody<'listen'>> {
   const { front, connection } = call;
   mayHaveListener(call);
+  // It counts as a handshake while it waits, so that it needs a place like one.
+  mayStart(front, connection.client);
   const fds = call.fds.take();
   try {
     await front.waits.hold(connection, connection.client.uid, (signal) =>

@@ -3,14 +3,17 @@ import { TlsPoolError } from 'libtlspool/protocol';
 import type { Context } from '../engine.js';
 import type { Client } from '../policy/access.js';
 import { factsOf, sessionInfoOf } from '../session/index.js';
+import type { Session } from '../session/index.js';
 import type { Profile } from '../session/profile.js';
-import type { Handler } from './dispatch.js';
+import type { Call, Handler } from './dispatch.js';
 import { asPoolError } from './faults.js';
 import { later } from './parts.js';
 import type { FrontParts } from './parts.js';
 import { refusalOf } from './work.js';
+import type { EngineAnswer } from './work.js';
 
-export const reauthenticate: Handler<'reauthenticate'> = ({ front, connection, id }, { ctlkey, require, localid, timeoutMs }) => {
+export const reauthenticate: Handler<'reauthenticate'> = (call, { ctlkey, require, localid, timeoutMs }) => {
+  const { front, connection, id } = call;
   if (timeoutMs === 0) throw new TlsPoolError('BAD_ARGUMENT', { text: 'timeoutMs is from 1 to 3600000', field: 'body.timeoutMs' });
   const session = front.sessions.controlled(ctlkey, connection);
   const { profile } = factsOf(session);
@@ -20,8 +23,9 @@ export const reauthenticate: Handler<'reauthenticate'> = ({ front, connection, i
     session: session.number, connection,
     answered: (answer) => {
       // What is known of the session has been replaced already: that does not depend on anybody waiting.
-      if (answer.kind === 'reauthenticated') connection.reply('reauthenticate', id, { outcome: answer.outcome, info: sessionInfoOf(factsOf(session)) });
-      else connection.refuse('reauthenticate', id, refusalOf(answer));
+      if (answer.kind !== 'reauthenticated') connection.refuse('reauthenticate', id, refusalOf(answer));
+      else if (answer.outcome !== 'authenticated' || isStill(context, front.parts, connection.client, localid, profile)) connection.reply('reauthenticate', id, { outcome: answer.outcome, info: sessionInfoOf(factsOf(session)) });
+      else disown(call, session, answer);
     },
     ended: () => { connection.refuse('reauthenticate', id, new TlsPoolError('CTLKEY_UNKNOWN')); },
   }, (request) => {
@@ -53,4 +57,23 @@ function verifierOf({ store }: FrontParts, client: Client, localid: string | und
     if (error.code !== 'IDENTITY_UNKNOWN') throw error;
     throw new TlsPoolError('REAUTH_UNAVAILABLE', { text: 'the identity of this session is none that this client may serve today, so that its roots cannot decide; name an identity by localid', cause: error });
   }
+}
+
+/** Does what has decided still hold? The client may have thought for an hour, and the roots, the rules or the identity may have changed meanwhile. */
+function isStill(context: Context, ...question: Parameters<typeof verifierOf>): boolean {
+  try {
+    return verifierOf(...question) === context;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * A certificate that was verified by what does not hold any more is not accepted. The session ends, required or not: the engine takes the client for authenticated, so that
+ * it would not end one whose listener or identity requires a certificate.
+ */
+function disown({ front, connection, id }: Call, session: Session, { peerCertificates }: Extract<EngineAnswer, { kind: 'reauthenticated' }>): void {
+  front.sessions.reauthenticated(session, { authorized: false, authorizationError: 'CERT_UNTRUSTED', peerCertificates });
+  connection.refuse('reauthenticate', id, new TlsPoolError('REAUTH_REFUSED', { text: 'the identity that decides has changed while the client was asked; the session ends' }));
+  front.endSession(session, 'revoked');
 }

@@ -13,6 +13,7 @@ import { signerFor } from './onthefly.js';
 import { later } from './parts.js';
 import type { FrontParts } from './parts.js';
 import { negotiate } from './permission.js';
+import type { Wanted } from './services.js';
 
 type Asked = RequestBody<'starttls'>;
 
@@ -28,7 +29,7 @@ export const starttlsHandlers: Handlers<'starttls'> = {
       throw new TlsPoolError('BAD_ARGUMENT', { text: 'there are both a plainfd and askPlainside; a session has one plain-text side', field: 'body.askPlainside' });
     }
     if (mustSign(front.parts, client, body)) return beginWhenSigned(call, body);
-    return front.services.mustSettle(client, body) ? beginWhenSettled(call, body) : begin(call, body);
+    return front.services.mustSettle(client, wantedOf(body)) ? beginWhenSettled(call, body) : begin(call, body);
   },
 };
 
@@ -48,6 +49,11 @@ function begin({ front, connection, fds, id }: Call, body: Asked, made?: Context
   return later;
 }
 
+/** A name that the program does not verify is no reason to show an identity: no chooser is told of it, and nothing is remembered for it. */
+function wantedOf({ role, localid, remoteid, rejectUnauthorized }: Asked): Wanted {
+  return { role, localid, remoteid: rejectUnauthorized === false ? undefined : remoteid };
+}
+
 /**
  * A chooser, or a PIN entry, has the word first. The descriptors are held meanwhile, and are closed unless the engine takes them. The time that this takes counts as part
  * of the handshake's.
@@ -62,7 +68,7 @@ async function beginWhenSettled(call: Call, body: Asked): Promise<typeof later> 
   const deadlineMs = body.handshakeMs ?? front.parts.limits.handshakeMs;
   const startedAt = performance.now();
   try {
-    const localid = await front.waits.hold(connection, client.uid, (signal) => front.services.settle(client, body, { deadlineMs, signal }));
+    const localid = await front.waits.hold(connection, client.uid, (signal) => front.services.settle(client, wantedOf(body), { deadlineMs, signal }));
     if (connection.state !== 'ready') return later;
     mayStart(front, client);
     const handshakeMs = Math.max(1, Math.round(deadlineMs - (performance.now() - startedAt)));

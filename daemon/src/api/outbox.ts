@@ -8,7 +8,7 @@ import { sockets } from 'libtlspool/native';
 import type { BorrowedFd } from 'libtlspool/native';
 import { closeFd } from './fdbag.js';
 
-export type ItemKind = 'reply' | 'connection' | 'other';
+export type ItemKind = 'reply' | 'connection' | 'callback' | 'other';
 
 export interface Item {
   readonly data: Uint8Array;
@@ -50,6 +50,8 @@ export class Outbox {
   replies = 0;
   /** `connection` events that wait. */
   connections = 0;
+  /** Callbacks that wait, also those whose answer nobody waits for any more. */
+  callbacks = 0;
 
   /** The socket stays the caller's. */
   constructor(fd: BorrowedFd, hooks: OutboxHooks, maxPacketOctets: number) {
@@ -117,6 +119,7 @@ export class Outbox {
     this.#head = 0;
     this.replies = 0;
     this.connections = 0;
+    this.callbacks = 0;
   }
 
   /** A client that reads, but never catches up, must not make us keep all that it was ever sent. */
@@ -179,6 +182,7 @@ export class Outbox {
   #count(item: Item, step: 1 | -1): void {
     if (item.kind === 'reply') this.replies += step;
     else if (item.kind === 'connection') this.connections += step;
+    else if (item.kind === 'callback') this.callbacks += step;
   }
 }
 

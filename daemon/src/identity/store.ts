@@ -116,10 +116,14 @@ export class Store implements IdentityStore {
 
   serving(client: Client, name: string, preferred?: string): Selector | undefined {
     const sought = name.toLowerCase().replace(/\.$/, '');
-    const allowed = [...(this.#draft?.entries ?? [])].filter(([localid, { canServe, published }]) => canServe && published.context !== undefined && this.#access.mayUse(client, localid, 'server'));
+    const wildcard = sought.replace(/^[^.]+/, '*');
+    // The names first: peers may ask at will, and only who has the name counts.
+    const allowed = [...(this.#draft?.entries ?? [])].filter(([localid, { canServe, published: { names } }]) =>
+      (names.includes(sought) || names.includes(wildcard)) && canServe && this.#access.mayUse(client, localid, 'server'));
     for (const group of [allowed.filter(([localid]) => localid === preferred), allowed]) {
       const { owners } = nameTable(group.map(([, entry]) => namedOf(entry)));
-      const owner = owners.get(sought) ?? owners.get(sought.replace(/^[^.]+/, '*'));
+      const owner = owners.get(sought) ?? owners.get(wildcard);
+      // Throws where it is locked: whom it lets in is its own affair, and a certificate made in its place would not ask.
       if (owner !== undefined) return this.serverSelector(client, owner);
     }
     return undefined;

@@ -82,6 +82,7 @@ export interface IdentityStore {
   /**
    * SNI table of the identity that serves this name, exactly or by a wildcard, for a server of this client: the preferred one where it has the name, else the one that
    * the choice by SNI gives. Undefined when there is none; a default identity, which serves names that it does not have, does not count.
+   * Throws IDENTITY_LOCKED where the one that has the name is locked: its names stay its own.
    */
   serving(client: Client, name: string, preferred?: string): Selector | undefined;
   /** Context for the client role; without a localid one that has no certificate and the pool's default trust. Throws IDENTITY_UNKNOWN, IDENTITY_LOCKED. */

@@ -148,5 +148,7 @@ function beginAfter<T>({ v2: { front }, connection, frame, fds }: V2Call, claim:
     begin(claim, held, (cryptfd) => plan.start(cryptfd, leftMs, found));
   }).catch((error: unknown) => {
     if (connection.state === 'open') refuse(front, connection, frame, error, 'CONNECTION_DRIVER_SETUP');
-  }).finally(() => { held.close(); });
+  }).finally(() => { held.close(); }).catch((error: unknown) => {
+    front.parts.log.error('a V2 client could not be answered', { text: String(error), clientPid: client.pid });
+  });
 }

@@ -13,6 +13,7 @@
  *   detach KEY | reattach KEY
  *   prng KEY LABEL CONTEXT LENGTH       CONTEXT `-`: none, `=`: empty
  *   info KEY KIND [HEX]
+ *   command HEX                         an otherwise empty message, and its answer
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -232,6 +233,14 @@ static void info(char **words) {
   printf("\n");
 }
 
+static void command(const char *cmd) {
+  struct frame frame;
+  empty(&frame, (uint32_t)strtoul(cmd, NULL, 16));
+  send_frame(&frame, -1);
+  receive_frame(&frame);
+  if (!is_error(&frame)) printf("answer cmd=%x\n", frame.cmd);
+}
+
 static void ping(char **words) {
   struct frame frame;
   empty(&frame, PING);
@@ -293,6 +302,7 @@ int main(void) {
     else if (same(verb, "shutdown")) { shutdown(plainfd, SHUT_WR); printf("ok\n"); }
     else if (same(verb, "close")) { close(plainfd); plainfd = -1; printf("ok\n"); }
     else if (same(verb, "echo")) echo();
+    else if (same(verb, "command")) command(words[1]);
     else if (same(verb, "detach")) control(DETACH, words[1]);
     else if (same(verb, "reattach")) control(REATTACH, words[1]);
     else if (same(verb, "prng")) prng(words);
