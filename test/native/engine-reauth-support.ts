@@ -56,12 +56,14 @@ export class Wire {
     this.#left = octets;
   }
 
-  /** What was held goes on its way in one piece. */
-  release(): void {
+  /** What was held goes on its way in one piece; or only so many octets of it and of what follows. */
+  release(most = Infinity): void {
     const held = Buffer.concat(this.#held ?? []);
-    this.#held = undefined;
-    if (held.length > 0) this.#server.write(held);
-    if (this.#ended) this.#server.end();
+    const through = Math.min(most, held.length);
+    if (through > 0) this.#server.write(held.subarray(0, through));
+    this.#left = most - through;
+    this.#held = most === Infinity ? undefined : [held.subarray(through)];
+    if (this.#ended && this.#held === undefined) this.#server.end();
   }
 
   /** Resolves when the client has said `octets` in all. */

@@ -16,7 +16,7 @@ describe('engine: the time of a reauthentication', () => {
   countDescriptors();
 
   describe('and of its session', () => {
-    const { rig, certificates } = useReauthRig();
+    const { rig, certificates, restart } = useReauthRig();
 
     for (const version of versions) {
       describe(version, () => {
@@ -194,7 +194,7 @@ describe('engine: the time of a reauthentication', () => {
         open.push(application);
         return { application, pair: await rig().pair({ version: 'TLSv1.2', shows: certificates().client, wired: true, plainfd }) };
       };
-      const isTaken = (application: OwnedFd, octets: number): boolean => (sockets.peek(application as never, 1 << 24)?.length ?? 0) === octets;
+      const isTaken = (application: OwnedFd, octets: number): boolean => (sockets.peek(application, 1 << 24)?.length ?? 0) === octets;
       const send = async (pair: Pair): Promise<void> => {
         const before = pair.wire.said;
         pair.wire.hold();
@@ -245,6 +245,34 @@ describe('engine: the time of a reauthentication', () => {
       assert.deepEqual(await rig().bindings(pair.client), after);
       assert.notEqual(await rig().exported(pair.server), secret);
       assert.equal(await rig().exported(pair.client), await rig().exported(pair.server));
+    });
+
+    for (const version of versions) {
+      it(`${version}: a late answer that stops in the middle ends the session, when a handshake would have been too long`, async () => {
+        restart({ handshakeMs: shortMs });
+        const pair = await rig().pair({ version, shows: certificates().client, wired: true });
+        const octets = await rig().answerOctets(pair);
+        pair.wire.hold();
+        const before = pair.wire.said;
+        assert.equal(await rig().refusal(pair.server), 'TIMEOUT');
+        await pair.wire.hasSaid(before + 100);
+        pair.wire.release(octets - 10);
+        const { how, detail } = await rig().closed(pair.server);
+        assert.deepEqual([how, detail], ['timeout', 'the client did not finish its answer to the request for a certificate in time']);
+      });
+    }
+
+    it('behind a HelloRequest the application is not sent before the client begins to answer, or for a second', async () => {
+      const pair = await rig().pair({ version: 'TLSv1.2', shows: certificates().client, wired: true });
+      pair.wire.hold();
+      const request = rig().ask(pair.server);
+      const began = performance.now();
+      pair.atServer.write('later');
+      assert.equal((await readSome(pair.atClient, 5)).toString(), 'later');
+      const waited = performance.now() - began;
+      assert.ok(waited > 900 && waited < 4000, `${String(waited)} ms`);
+      pair.wire.release();
+      assert.equal((await rig().outcome(request)).kind, 'reauthenticated');
     });
 
     it('post-handshake authentication changes neither exporter nor bindings', async () => {

@@ -45,8 +45,8 @@ void Session::reauthenticate(uint32_t request, ReauthTerms terms) {
   asked_->context = terms.context ? std::move(terms.context) : context_;
   asked_->due_ms = worker_.now_ms() + (terms.timeout_ms == 0 ? worker_.options().handshake_ms : terms.timeout_ms);
   // A client that was asked before and is late may still answer: there is no second question, and the new terms hold.
-  if (asked_->sent) apply_reauth_terms();
-  else if (!in_message) ask_client();
+  if (!asked_->sent && !in_message) ask_client();
+  else if (asked_->sent && !apply_reauth_terms()) finish(ClosedHow::error, "the terms of a reauthentication cannot be changed: " + take_reason("out of memory"));
   if (phase_ != Phase::open) return;
   set_reauth_deadline();
   flush_output();
@@ -195,6 +195,7 @@ void Session::on_reauth_deadline() {
 std::string Session::broken_reason() {
   const bool none_shown = ERR_GET_REASON(ERR_peek_error()) == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE;
   const std::string reason = "the TLS stream is broken: " + take_reason("unknown error");
+  if (answers_ && answers_->other_server) return "the server showed another certificate in a renegotiation";
   if (answers_ && answers_->too_many) return "the server asks for a certificate too often";
   if (!asked_ || !asked_->sent) return reason;
   if (none_shown) return "the client showed no certificate";

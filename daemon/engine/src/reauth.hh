@@ -68,7 +68,7 @@ struct ReauthAnswers {
   uint32_t left = 0;  // how many may follow without a pause
   uint64_t refilled_ms = 0;
   bool under_way = false;  // a renegotiation
-  bool too_many = false;   // and the session was ended for it
+  bool too_many = false, other_server = false;  // and the session was ended for it
   std::string leaf;        // DER of the server's certificate in the handshake before
 };
 

@@ -81,7 +81,11 @@ void Session::on_handshake_start() {
 }
 
 // Whether a certificate of the server is the one of the handshake before: a renegotiation does not change who the server is.
-bool Session::is_same_server(X509* leaf) const { return !answers_ || !answers_->under_way || der_of(leaf) == answers_->leaf; }
+bool Session::is_same_server(const X509* leaf) {
+  if (!answers_ || !answers_->under_way) return true;
+  answers_->other_server = der_of(leaf) != answers_->leaf;
+  return !answers_->other_server;
+}
 
 bool Session::can_renegotiate() const {
   SSL* ssl = ssl_.get();

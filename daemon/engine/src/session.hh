@@ -152,7 +152,7 @@ class Session {
   // reauth_answers.cc
   void offer_reauth();
   bool may_answer();
-  bool is_same_server(X509* leaf) const;
+  bool is_same_server(const X509* leaf);
   bool can_renegotiate() const;
   void settle_answers();
 

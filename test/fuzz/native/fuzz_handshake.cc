@@ -216,7 +216,7 @@ class Run {
       REQUIRE(event.servername == plan_.name, "another name: " + event.servername);
       REQUIRE(event.alpn == (plan_.ours.empty() || plan_.offered.empty() ? "" : plan_.ours.substr(1)), "another application protocol: " + event.alpn);
       const bool asked_for_certificate = std::max(plan_.floor, plan_.raised) != ClientAuth::none;
-      REQUIRE(event.authorized == (asked_for_certificate && plan_.certificate && !plan_.stranger), "authorized is wrong");
+      REQUIRE(event.peer.authorized == (asked_for_certificate && plan_.certificate && !plan_.stranger), "authorized is wrong");
     }
     if (plan_.version != 0) REQUIRE(event.tls13 == (plan_.version == TLS1_3_VERSION), "another version");
   }

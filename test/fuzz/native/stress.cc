@@ -1,6 +1,6 @@
 // `stress SECONDS`: an engine with several workers under many peers at once, for the sanitizers (thread; address and undefined).
 // The owner swaps identities, adds, pauses and removes listeners, asks for exporters and bindings, closes sessions in every way,
-// begins sessions of its own, and stops the engine in the middle of it all. What comes back from the echo is what was sent;
+// begins sessions of its own, asks clients for certificates while they talk, and stops the engine in the middle of it all. What comes back from the echo is what was sent;
 // nothing is established or closed twice; no descriptor and no memory stays.
 #include <netinet/in.h>
 #include <poll.h>
@@ -55,7 +55,7 @@ struct Door {
 };
 
 struct Totals {
-  std::atomic<uint64_t> handshakes{0}, echoes{0}, established{0}, closed{0}, failed{0}, answers{0};
+  std::atomic<uint64_t> handshakes{0}, echoes{0}, established{0}, closed{0}, failed{0}, answers{0}, reauthenticated{0};
 };
 
 void drop_hard(int fd) {
@@ -66,7 +66,9 @@ void drop_hard(int fd) {
 // One connection of a client thread; it may be cut off by the owner at any moment, but what it gets is what it sent.
 class Call {
  public:
-  Call(UniqueFd fd, Random& random, const std::atomic<bool>& over) : random_(random), over_(over), peer_(std::move(fd), options(random)) {}
+  Call(UniqueFd fd, Random& random, const std::atomic<bool>& over) : random_(random), over_(over), peer_(std::move(fd), options(random)) {
+    if (!one_in(random_, 4)) SSL_set_post_handshake_auth(peer_.ssl(), 1);
+  }
 
   void run(Totals& totals) {
     if (one_in(random_, 12)) peer_.send_raw("no TLS at all");
@@ -207,7 +209,7 @@ class Owner {
   void disturb() {
     tlspool::Engine& engine = rig_.engine();
     const size_t place = below(random_, listeners_.size());
-    switch (below(random_, 9)) {
+    switch (below(random_, 11)) {
       case 0:
         engine.set_selector(listeners_[place], any_selector());
         break;
@@ -233,6 +235,10 @@ class Owner {
       case 7:
         begin_client();
         break;
+      case 8:
+      case 9:
+        engine.reauthenticate(any_session(), rig_.next_request(), {one_in(random_, 4), one_in(random_, 3) ? strangers() : nullptr, 1 + below(random_, 300)});
+        break;
       default:
         // A revision of the identity that nobody has seen before; the oldest goes.
         ContextOptions context;
@@ -254,10 +260,17 @@ class Owner {
     session.remoteid = session.servername = "server.test";
     tlspool::Negotiation negotiation;
     negotiation.ask_plain = one_in(random_, 2);
+    negotiation.ask = one_in(random_, 2);
     session.negotiation = std::make_shared<const tlspool::Negotiation>(std::move(negotiation));
     tlspool::SessionId id = 0;
     if (rig_.engine().start_tls(fd.get(), -1, std::move(session), id)) return;
     fd.release();
+    begun_.insert(id);
+  }
+  // Of another identity; its client certificates are as good.
+  static const tlspool::ContextRef& strangers() {
+    static const tlspool::ContextRef context = make_client_context();
+    return context;
   }
 
   void echo() {
@@ -291,6 +304,8 @@ class Owner {
       socket_pair(application, passed);
       keep(std::move(application), false);
     }
+    // An answer for the other role is a mistake of the owner.
+    if (begun_.contains(event.session) != one_in(random_, 20)) return rig_.engine().decide_identity(event.session, strangers(), std::move(passed));
     rig_.engine().decide(event.session, any_selector(), std::move(passed));
   }
   void on(tlspool::EstablishedEvent& event) {
@@ -341,6 +356,12 @@ class Owner {
     REQUIRE(!sessions_.contains(event.session), "failed, and open");
     waiting_.erase(event.session);
   }
+  void on(tlspool::ReauthenticatedEvent& event) {
+    ++totals_.reauthenticated;
+    REQUIRE(sessions_.contains(event.session), "reauthenticated, and not open");
+    REQUIRE(event.peer.authorized == (event.outcome == tlspool::ReauthOutcome::authenticated), "the outcome is not what is known of the peer");
+    REQUIRE(event.peer.peer_certificates.empty() == (event.outcome == tlspool::ReauthOutcome::refused), "a refusal with a certificate, or none");
+  }
   void on(tlspool::OctetsAnswer& answer) {
     ++totals_.answers;
     REQUIRE(answer.octets.size() == 32, "an exporter of another length");
@@ -361,6 +382,7 @@ class Owner {
   std::vector<tlspool::SelectorRef> selectors_;
   std::vector<tlspool::ListenerId> listeners_;
   std::set<tlspool::SessionId> sessions_;
+  std::set<tlspool::SessionId> begun_;  // by ourselves, as clients
   std::map<tlspool::SessionId, bool> waiting_;  // for their plain side; whether they are clients
   std::map<int, UniqueFd> applications_;
   uint32_t revision_ = 2;
@@ -395,9 +417,9 @@ int main(int count, char** arguments) {
   for (unsigned phase = 1; phase <= phases; ++phase) run_phase(phase, std::chrono::milliseconds(seconds * 1000 / phases), totals);
   REQUIRE(open_fds() == before, "descriptors were " + std::to_string(before) + ", are " + std::to_string(open_fds()));
   const auto shown = [](const std::atomic<uint64_t>& number) { return static_cast<unsigned long long>(number.load()); };
-  printf("stress: %llu handshakes, %llu echoes, %llu established, %llu closed, %llu failed, %llu answers\n", shown(totals.handshakes), shown(totals.echoes),
-         shown(totals.established), shown(totals.closed), shown(totals.failed), shown(totals.answers));
+  printf("stress: %llu handshakes, %llu echoes, %llu established, %llu closed, %llu failed, %llu answers, %llu reauthenticated\n", shown(totals.handshakes), shown(totals.echoes),
+         shown(totals.established), shown(totals.closed), shown(totals.failed), shown(totals.answers), shown(totals.reauthenticated));
   // Each kind of thing did happen, or nothing was stressed.
-  REQUIRE(totals.echoes > 0 && totals.closed > 0 && totals.failed > 0 && totals.answers > 0, "too little happened");
+  REQUIRE(totals.echoes > 0 && totals.closed > 0 && totals.failed > 0 && totals.answers > 0 && totals.reauthenticated > 0, "too little happened");
   return 0;
 }
