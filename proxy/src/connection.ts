@@ -173,7 +173,7 @@ export class ClientConnection {
       return await this.#connectTo(backend, (version) => clientHeader(version, this.#plainText.origin, info));
     } catch (error) {
       this.record.failed(error);
-      return lastWords(this.#plainText.unavailable());
+      return lastWords(this.#plainText.unavailable()) ?? 'refuse';
     }
   }
 

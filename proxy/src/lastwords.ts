@@ -12,13 +12,15 @@ export function sayLast(fd: BorrowedFd, words: Uint8Array): void {
   }
 }
 
-/** A plain-text side that says this and ends. */
-export function lastWords(text: Uint8Array): OwnedFd {
-  const [ours, theirs] = sockets.socketpair('stream');
+/** A plain-text side that says this and ends; undefined without the descriptors for one. */
+export function lastWords(text: Uint8Array): OwnedFd | undefined {
   try {
+    const [ours, theirs] = sockets.socketpair('stream');
     sayLast(ours, text);
-    return theirs;
-  } finally {
     sockets.close(ours);
+    return theirs;
+  } catch (error) {
+    if (!(error instanceof TlsPoolError)) throw error;
+    return undefined;
   }
 }

@@ -9,7 +9,7 @@ import { parseProxyArguments } from './args.js';
 import type { ProxyArguments } from './args.js';
 import { loadProxyConfig } from './config/load.js';
 import type { ProxyConfig } from './config/types.js';
-import { hideInherited } from './inherited.js';
+import { hideInherited, mostDescriptors } from './descriptors.js';
 import { addressName } from './listening.js';
 import { logConnection } from './log.js';
 import { Proxy } from './proxy.js';
@@ -60,10 +60,12 @@ async function run({ config: file }: ProxyArguments): Promise<ExitCode> {
           proxy.apply(fresh);
           announce(proxy, fresh, log);
           tellUnused(systemdSockets, log);
+          tellScarce(fresh, log);
         },
       });
       announce(proxy, config, log);
       tellUnused(systemdSockets, log);
+      tellScarce(config, log);
       reloader.start();
       log.info('ready', { version, config: file });
       signals.onReload = () => { void reloader.reload(); };
@@ -111,6 +113,12 @@ function announce(proxy: Proxy, { services }: ProxyConfig, log: Log): void {
 /** The proxy has taken out those that it listens on. Whoever connects to the others waits in the kernel for ever. */
 function tellUnused(systemdSockets: ReadonlyMap<string, unknown>, log: Log): void {
   for (const name of systemdSockets.keys()) log.error('systemd passed a socket that no service listens on; name it under "listen" as systemd:NAME, or remove its .socket unit', { name });
+}
+
+/** Without descriptors the proxy turns clients away at random, and sooner than its own limits do it in the words of the protocol. */
+function tellScarce({ connections }: ProxyConfig, log: Log): void {
+  const [most, needed] = [mostDescriptors(), 2 * connections];
+  if (most !== undefined && most < needed) log.warn('fewer descriptors than the connections may need; raise LimitNOFILE, or lower connections', { descriptors: most, needed, connections });
 }
 
 async function drain(proxy: Proxy, drainMs: number, signals: Signals, log: Log): Promise<void> {

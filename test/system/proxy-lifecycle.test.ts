@@ -116,6 +116,14 @@ describe('proxy: as a process', () => {
     });
   });
 
+  it('a limit on descriptors of less than two for each connection is told in the log, one of just as many is not', async () => {
+    for (const connections of [500, 501]) {
+      const proxy = await ProxyProcess.start({ pool, services: [imap('127.0.0.1:0')], config: { connections }, command: ['prlimit', '--nofile=1000', process.execPath, proxyScript] });
+      assert.deepEqual(proxy.log().filter(({ level }) => level === 'warn').map(({ descriptors: most, needed }) => [most, needed]), connections === 500 ? [] : [[1000, 1002]]);
+      await proxy.kill('SIGKILL');
+    }
+  });
+
   describe('sockets from systemd', () => {
     /** As systemd starts it; only the process itself knows its id, so a shell says it and becomes the proxy. */
     const asSystemd: [string, ...string[]] = ['/bin/sh', '-c', 'LISTEN_PID=$$ exec "$0" "$@"', process.execPath, proxyScript];

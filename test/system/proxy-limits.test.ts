@@ -1,7 +1,10 @@
 /** Who is turned away, and that nobody stands in the way of the others. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { PlainClient, startPool, startTls, TestProxy, ToyBackend, toyMail, until } from '../support/index.js';
+import path from 'node:path';
+import { listenForHandoff } from 'libtlspool';
+import type { HandoffListener } from 'libtlspool';
+import { PlainClient, startPool, startTls, tempFolder, TestProxy, ToyBackend, toyMail, until } from '../support/index.js';
 import type { ProxyBaseline, TestPool } from '../support/index.js';
 
 const full = /^421 4\.7\.0 .* too many connections/u;
@@ -10,6 +13,8 @@ describe('proxy: limits', function () {
   this.timeout(30_000);
   let pool: TestPool;
   let backend: ToyBackend;
+  let listener: HandoffListener;
+  const file = path.join(tempFolder(), 'h.sock');
   let proxy: TestProxy;
   let before_: ProxyBaseline;
   const open: PlainClient[] = [];
@@ -18,6 +23,8 @@ describe('proxy: limits', function () {
   before(async () => {
     pool = await startPool();
     backend = await ToyBackend.listen(toyMail('EHLO'));
+    listener = await listenForHandoff({ path: file, reattach: false, onServername: () => true });
+    (async () => { for await (const socket of listener) socket.on('error', () => undefined).pipe(socket); })().catch(() => undefined);
     const to = { connect: backend.address };
     proxy = await TestProxy.start(pool, [
       { name: 'address', protocol: 'smtp', perAddress: 3, proxyFrom: ['127.0.0.0/8'], backend: to },
@@ -28,6 +35,7 @@ describe('proxy: limits', function () {
   });
   after(async () => {
     await proxy.stop();
+    await listener.close();
     await backend.close();
     await pool.stop();
   });
@@ -114,6 +122,48 @@ describe('proxy: limits', function () {
     await Promise.all(more.map(greeted));
     await turnedAway(await connect('wide'));
     await client.finish();
+  });
+
+  it('every way to a backend that runs out of descriptors, at whatever step, gives back those that it had, and serves again', async () => {
+    const backends = { connect: { connect: backend.address }, exec: { exec: ['/bin/cat'] }, relay: { fd: file, relay: true }, fd: { fd: file, checkServername: true } };
+    const other = await TestProxy.start(pool, Object.entries(backends).map(([name, to_]) => ({ name, protocol: 'smtp', backendMs: 500, backend: to_ })));
+    /** Is there a backend that answers? */
+    const attempt = async (name: string): Promise<boolean> => {
+      const plain = await PlainClient.connect(other.port(name), other.host(name));
+      const turnedAway = plain.ended().then(() => { throw new Error('turned away'); });
+      try {
+        await Promise.race([plain.askForTls('smtp'), turnedAway]);
+        const client = await plain.secure(pool);
+        client.say('EHLO c\r\n');
+        await until(() => client.text !== '' || client.state !== 'open', { what: 'an answer' });
+        return /^(?:250|EHLO)/u.test(client.text);
+      } catch {
+        return false;
+      } finally {
+        plain.close();
+        await turnedAway.catch(() => undefined);
+      }
+    };
+    const limit = (most: number): void => { execFileSync('prlimit', [`--pid=${other.pid}`, `--nofile=${most}:`]); };
+    for (const name of Object.keys(backends)) assert.equal(await attempt(name), true, name);
+    await other.settled();
+    const before = other.baseline();
+    for (const name of Object.keys(backends)) {
+      const count = (): number => other.connections().filter(({ service, code }) => service === name && code !== undefined).length;
+      for (let spare = 0; spare < 12; spare++) {
+        const seen = other.log().length;
+        limit(before.proxy.length + spare);
+        const tried = attempt(name);
+        await until(() => other.log().slice(seen).some(({ msg }) => msg === (spare === 0 ? 'cannot accept for the moment' : 'connection')), { what: `an outcome of ${name} with ${spare}` });
+        limit(4096);
+        await tried;
+        await other.expectBaseline(before);
+      }
+      assert(count() > 1, `${name} ran out of descriptors ${count()} times`);
+      await until(() => attempt(name), { what: `${name} to serve again` });
+      await other.expectBaseline(before);
+    }
+    await other.stop();
   });
 
   // A connection takes two at once, so the last one is missing for the first or for the second of them.

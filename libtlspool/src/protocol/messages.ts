@@ -136,7 +136,7 @@ export const events = {
   },
   drain: {
     body: map({ deadlineMs: uint() }), fds: [],
-    doc: 'The pool is going down: nothing new is accepted, sessions may finish until the deadline.',
+    doc: 'The pool is going down: nothing new is accepted, sessions may finish until the deadline. On a hand-off socket: the proxy ends, and has detached the session, which goes on.',
   },
 } as const;
 

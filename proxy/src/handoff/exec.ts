@@ -9,9 +9,11 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { accessSync, closeSync, constants, openSync, readSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
+import net from 'node:net';
 import type { Readable } from 'node:stream';
 import { escapeText, TlsPoolError } from 'libtlspool/protocol';
-import type { BorrowedFd } from 'libtlspool/native';
+import { sockets } from 'libtlspool/native';
+import type { BorrowedFd, OwnedFd } from 'libtlspool/native';
 import type { Account } from 'tlspool-common/config';
 import type { BackendConfig } from '../config/types.js';
 import { environmentOf } from './environment.js';
@@ -53,11 +55,11 @@ export async function execHandoff(config: ExecConfig, connection: ExecConnection
   const leave = surroundings.enter();
   try {
     checkProgram(config.command[0]);
-    const child = await start(config, connection);
+    const { child, stderr, status } = await start(config, connection);
     const ended = new Promise<string>((resolve) => { child.once('exit', (code, signal) => resolve(signal ?? `code ${String(code)}`)); });
     void ended.then(leave);
-    eachLine(child.stderr as Readable, (line) => surroundings.onOutput(`[${child.pid ?? 0}] ${line}`));
-    await running(child, config);
+    eachLine(stderr, (line) => surroundings.onOutput(`[${child.pid ?? 0}] ${line}`));
+    await running(status, config);
     const name = escapeText(config.command[0], 200);
     return {
       to: `${name}[${child.pid ?? 0}]`, followed: true,
@@ -125,25 +127,52 @@ function isExecutable(file: string): boolean {
   }
 }
 
-/** Rejects with BACKEND_FAILED when there is no process. Then its streams may not exist either. */
-async function start(config: ExecConfig, connection: ExecConnection): Promise<ChildProcess> {
-  const { command, user } = config;
-  const { plainfd } = connection;
+interface Started {
+  readonly child: ChildProcess;
+  readonly stderr: Readable;
+  /** Ends when the shell is about to become the program. */
+  readonly status: Readable;
+}
+
+/**
+ * Rejects with BACKEND_FAILED when there is no process. The two streams have socket pairs of ours: those that Node makes for `pipe` it forgets, and leaves open, when a
+ * process cannot be started for want of descriptors.
+ */
+async function start(config: ExecConfig, connection: ExecConnection): Promise<Started> {
+  const theirs: OwnedFd[] = [];
+  const streams: Readable[] = [];
   try {
-    // The name that the shell goes by ($0) is the third argument.
-    const child = spawn('/bin/sh', ['-c', script, 'tlspool-proxy', ...command], {
-      // libuv makes the description of descriptors 0 to 2 blocking in the child, and 3 shares it. A session of its own: a signal from
-      // the proxy's terminal is not meant for it.
-      stdio: [plainfd, plainfd, 'pipe', plainfd, 'pipe'], env: environmentOf(connection), cwd: '/', detached: true,
-      ...(user !== undefined && !isOurs(user) && { uid: user.uid, gid: user.gid }),
-    });
-    if (child.pid === undefined) await new Promise((_resolve, reject) => { child.once('error', reject); });
-    // Of a signal that could not be sent, later; we send none.
-    child.on('error', () => undefined);
-    return child;
+    const [stderr, status] = [reader(theirs, streams), reader(theirs, streams)];
+    return { child: await startChild(config, connection, theirs as [OwnedFd, OwnedFd]), stderr, status };
   } catch (error) {
+    for (const stream of streams) stream.destroy();
     throw notStarted(config, error);
+  } finally {
+    for (const fd of theirs) sockets.close(fd);
   }
+}
+
+function reader(theirs: OwnedFd[], streams: Readable[]): Readable {
+  const [ours, other] = sockets.socketpair('stream');
+  theirs.push(other);
+  const stream = new net.Socket({ fd: ours, writable: false });
+  streams.push(stream);
+  return stream;
+}
+
+async function startChild({ command, user }: ExecConfig, connection: ExecConnection, [stderr, status]: [BorrowedFd, BorrowedFd]): Promise<ChildProcess> {
+  const { plainfd } = connection;
+  // The name that the shell goes by ($0) is the third argument.
+  const child = spawn('/bin/sh', ['-c', script, 'tlspool-proxy', ...command], {
+    // libuv makes the description of descriptors 0 to 2 blocking in the child, and 3 shares it. A session of its own: a signal from
+    // the proxy's terminal is not meant for it.
+    stdio: [plainfd, plainfd, stderr, plainfd, status], env: environmentOf(connection), cwd: '/', detached: true,
+    ...(user !== undefined && !isOurs(user) && { uid: user.uid, gid: user.gid }),
+  });
+  if (child.pid === undefined) await new Promise((_resolve, reject) => { child.once('error', reject); });
+  // Of a signal that could not be sent, later; we send none.
+  child.on('error', () => undefined);
+  return child;
 }
 
 /** Then there is nothing to change, which an unprivileged process could not do. */
@@ -152,12 +181,11 @@ const isOurs = ({ uid, gid }: Account): boolean => process.geteuid?.() === uid &
 function notStarted({ command: [program], user }: ExecConfig, error: unknown): TlsPoolError {
   const { code } = error as NodeJS.ErrnoException;
   const denied = code === 'EPERM' && user !== undefined;
-  return failed(program, `could not be started: ${denied ? `this process may not change to the user ${escapeText(user.name)}; that takes CAP_SETUID and CAP_SETGID` : code ?? 'unknown error'}`, error);
+  return failed(program, `could not be started: ${denied ? `this process may not change to the user ${escapeText(user.name)}; that takes CAP_SETUID and CAP_SETGID` : error instanceof TlsPoolError ? error.message : code ?? 'unknown error'}`, error);
 }
 
 /** Resolves when the shell is about to become the program. */
-function running(child: ChildProcess, config: ExecConfig): Promise<void> {
-  const status = child.stdio[4] as Readable;
+function running(status: Readable, config: ExecConfig): Promise<void> {
   const program = config.command[0];
   return new Promise((resolve, reject) => {
     let said = '';

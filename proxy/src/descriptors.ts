@@ -1,4 +1,4 @@
-/** Descriptors that we have from whoever started us, and not by the rules of systemd: programs that we start must not get them. */
+/** Descriptors of the process: those that whoever started us has left open, which programs that we start must not get; and how many there may be. */
 import { closeSync, readdirSync, readFileSync } from 'node:fs';
 import { sockets } from 'libtlspool/native';
 import type { BorrowedFd } from 'libtlspool/native';
@@ -38,4 +38,14 @@ function isHidden(fd: number): boolean {
     return true; // that of the list itself, which is closed by now
   }
   return (Number.parseInt(/^flags:\s*([0-7]+)$/mu.exec(info)?.[1] ?? '0', 8) & closeOnExec) !== 0;
+}
+
+/** How many descriptors this process may have (RLIMIT_NOFILE; Node raises it to the hard limit at its start); undefined where that cannot be known. */
+export function mostDescriptors(): number | undefined {
+  try {
+    const [, soft] = /^Max open files +(\d+)/mu.exec(readFileSync('/proc/self/limits', 'latin1')) ?? [];
+    return soft === undefined ? undefined : Number(soft);
+  } catch {
+    return undefined;
+  }
 }
