@@ -59,20 +59,28 @@ function wantedOf({ role, localid, remoteid, rejectUnauthorized }: Asked): Wante
  * of the handshake's.
  */
 async function beginWhenSettled(call: Call, body: Asked): Promise<typeof later> {
-  const { front, connection } = call;
-  const { client } = connection;
+  const { front, connection: { client } } = call;
   // What would be refused afterwards is refused before anybody is asked.
   ignoreLocked(() => { specOf(front.parts, client, body); });
   checkSockets(call.fds.at(0) as OwnedFd, call.fds.at(1));
-  const fds = call.fds.take();
   const deadlineMs = body.handshakeMs ?? front.parts.limits.handshakeMs;
   const startedAt = performance.now();
+  return await beginAfter(call, (signal) => front.services.settle(client, wantedOf(body), { deadlineMs, signal }), (held, localid) => {
+    const handshakeMs = Math.max(1, Math.round(deadlineMs - (performance.now() - startedAt)));
+    return begin(held, { ...body, handshakeMs, ...(localid !== undefined && { localid }) });
+  });
+}
+
+/** Begins with what `wait` brings. The descriptors are held meanwhile, and closed unless the engine takes them. */
+async function beginAfter<Found>(call: Call, wait: (signal: AbortSignal) => Promise<Found>, start: (held: Call, found: Found) => typeof later): Promise<typeof later> {
+  const { front, connection } = call;
+  const { client } = connection;
+  const fds = call.fds.take();
   try {
-    const localid = await front.waits.hold(connection, client.uid, (signal) => front.services.settle(client, wantedOf(body), { deadlineMs, signal }));
+    const found = await front.waits.hold(connection, client.uid, wait);
     if (connection.state !== 'ready') return later;
     mayStart(front, client);
-    const handshakeMs = Math.max(1, Math.round(deadlineMs - (performance.now() - startedAt)));
-    return begin({ ...call, fds }, { ...body, handshakeMs, ...(localid !== undefined && { localid }) });
+    return start({ ...call, fds }, found);
   } finally {
     fds.close();
   }
@@ -99,21 +107,11 @@ function mustSign(parts: FrontParts, client: Client, { role, onTheFly, localid }
 
 /** The certificate is made before the handshake, so that whoever asks hears why there is none. */
 async function beginWhenSigned(call: Call, body: Asked): Promise<typeof later> {
-  const { front, connection } = call;
-  const { client } = connection;
-  const { parts } = front;
+  const { front: { parts }, connection: { client } } = call;
   // What would be refused afterwards is refused before anything is made.
   specOf(parts, client, body, parts.store.clientContext(client, undefined));
   checkSockets(call.fds.at(0) as OwnedFd, call.fds.at(1));
-  const fds = call.fds.take();
-  try {
-    const made = await front.waits.hold(connection, client.uid, () => signerFor(parts, client, 'client').clientContext(client, body.localid ?? ''));
-    if (connection.state !== 'ready') return later;
-    mayStart(front, client);
-    return begin({ ...call, fds }, body, made);
-  } finally {
-    fds.close();
-  }
+  return await beginAfter(call, () => signerFor(parts, client, 'client').clientContext(client, body.localid ?? ''), (held, made) => begin(held, body, made));
 }
 
 function ignoreLocked(check: () => void): void {
