@@ -1,20 +1,12 @@
 import assert from 'node:assert/strict';
 import { sockets } from 'libtlspool/native';
-import { Bench, closed, established, openDescriptors, userA, userB } from './api-support.js';
+import { Bench, benchForEach, closed, established, openDescriptors, userA, userB } from './api-support.js';
 import type { TestClient } from './api-support.js';
 import { until } from '../support/wait.js';
 
 describe('listeners', () => {
   let bench: Bench;
-  let descriptors: number;
-  beforeEach(() => {
-    descriptors = openDescriptors();
-    bench = new Bench();
-  });
-  afterEach(() => {
-    bench.close();
-    assert.equal(openDescriptors(), descriptors, 'descriptors are left open');
-  });
+  benchForEach(() => bench, (made) => { bench = made; });
 
   async function listen(client: TestClient, body: object = {}): Promise<number> {
     const reply = await client.request('listen', body, [bench.listenFd()]);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { Bench, closed, established, openDescriptors, userA } from './api-support.js';
-import type { TestClient } from './api-support.js';
+import { benchForEach, closed, established, userA } from './api-support.js';
+import type { TestClient , Bench} from './api-support.js';
 import type { EngineEvent, EstablishedEvent } from 'tlspool/dist/engine.js';
 
 interface Open { readonly session: number; readonly ctlkey: Uint8Array }
@@ -11,15 +11,7 @@ const authenticated: Omit<Reauthenticated, 'session' | 'request'> = { kind: 'rea
 
 describe('reauthenticate', () => {
   let bench: Bench;
-  let descriptors: number;
-  beforeEach(() => {
-    descriptors = openDescriptors();
-    bench = new Bench();
-  });
-  afterEach(() => {
-    bench.close();
-    assert.equal(openDescriptors(), descriptors, 'descriptors are left open');
-  });
+  benchForEach(() => bench, (made) => { bench = made; });
 
   async function open(client: TestClient, changed: Partial<EstablishedEvent> = {}): Promise<Open> {
     const session = await bench.startTls(client);

@@ -3,21 +3,13 @@ import { closeSync, openSync } from 'node:fs';
 import type { BorrowedFd } from 'libtlspool/native';
 import { sockets } from 'libtlspool/native';
 import { Packr } from 'msgpackr';
-import { Bench, closed, established, openDescriptors, root, userA, userB } from './api-support.js';
+import { Bench, benchForEach, closed, established, root, userA, userB } from './api-support.js';
 
 const packr = new Packr({ useRecords: false, variableMapSize: true });
 
 describe('requests to the pool', () => {
   let bench: Bench;
-  let descriptors: number;
-  beforeEach(() => {
-    descriptors = openDescriptors();
-    bench = new Bench();
-  });
-  afterEach(() => {
-    bench.close();
-    assert.equal(openDescriptors(), descriptors, 'descriptors are left open');
-  });
+  benchForEach(() => bench, (made) => { bench = made; });
 
   describe('hello', () => {
     it('must come first: anything else is refused and the connection stays', async () => {

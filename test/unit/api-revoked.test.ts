@@ -1,18 +1,11 @@
 import assert from 'node:assert/strict';
 import type { Published } from 'tlspool/dist/identity/index.js';
-import { Bench, closed, established, openDescriptors } from './api-support.js';
+import type { Bench} from './api-support.js';
+import { benchForEach, closed, established } from './api-support.js';
 
 describe('sessions of old revisions', () => {
   let bench: Bench;
-  let descriptors: number;
-  beforeEach(() => {
-    descriptors = openDescriptors();
-    bench = new Bench();
-  });
-  afterEach(() => {
-    bench.close();
-    assert.equal(openDescriptors(), descriptors, 'descriptors are left open');
-  });
+  benchForEach(() => bench, (made) => { bench = made; });
 
   /** The identity is published with this revision; none before it may live on. */
   function publish(revision: number): void {

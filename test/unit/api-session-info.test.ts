@@ -5,8 +5,8 @@ import type { ReplyBody } from 'libtlspool/protocol';
 import { infoReply } from 'tlspool/dist/api/info-reply.js';
 import { SessionTable, isExporterLabel, namesOf } from 'tlspool/dist/session/index.js';
 import { der, derAltNames, derAttribute, derCertificate, derName } from '../support/der.js';
-import { Bench, established, openDescriptors, root } from './api-support.js';
-import type { TestClient } from './api-support.js';
+import { benchForEach, established, root } from './api-support.js';
+import type { TestClient , Bench} from './api-support.js';
 
 const registered = ['client EAP encryption', 'ttls keying material', 'ttls challenge', 'EXTRACTOR-dtls_srtp', 'TLS_MK_Extr'];
 const begins = ['EXPORTER-Channel-Binding', 'EXPORTER_DTLS_OVER_SCTP', 'EXPORTER: teap session key seed', 'EXPORTER_EAP_TLS_Key_Material', 'EXPORTERx', 'EXPERIMENTAL-x', 'EXPERIMENTALx'];
@@ -27,15 +27,7 @@ describe('labels of exporters', () => {
 
 describe('a session is asked', () => {
   let bench: Bench;
-  let descriptors: number;
-  beforeEach(() => {
-    descriptors = openDescriptors();
-    bench = new Bench();
-  });
-  afterEach(() => {
-    bench.close();
-    assert.equal(openDescriptors(), descriptors, 'descriptors are left open');
-  });
+  benchForEach(() => bench, (made) => { bench = made; });
 
   async function open(client: TestClient, protocol: 'TLSv1.2' | 'TLSv1.3' = 'TLSv1.3'): Promise<Uint8Array> {
     bench.emit(established(await bench.startTls(client), { protocol }));

@@ -1,22 +1,14 @@
 import assert from 'node:assert/strict';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
-import { Bench, closed, established, openDescriptors, userA, userB } from './api-support.js';
-import type { TestClient } from './api-support.js';
+import { benchForEach, closed, established, userA, userB } from './api-support.js';
+import type { TestClient , Bench} from './api-support.js';
 
 interface Open { readonly session: number; readonly ctlkey: Uint8Array }
 
 describe('sessions of a client', () => {
   let bench: Bench;
-  let descriptors: number;
-  beforeEach(() => {
-    descriptors = openDescriptors();
-    bench = new Bench();
-  });
-  afterEach(() => {
-    bench.close();
-    assert.equal(openDescriptors(), descriptors, 'descriptors are left open');
-  });
+  benchForEach(() => bench, (made) => { bench = made; });
 
   async function open(client: TestClient, body: object = {}): Promise<Open> {
     const session = await bench.startTls(client, body);

@@ -1,4 +1,5 @@
 /** A front with a scripted engine behind it and real sockets before it. */
+import assert from 'node:assert/strict';
 import { sockets } from 'libtlspool/native';
 import type { BorrowedFd, OwnedFd, Poll } from 'libtlspool/native';
 import { decodePacket, encodeMessage, highestMaxMessageOctets, maxPacketMessages } from 'libtlspool/protocol';
@@ -302,6 +303,19 @@ export function established(session: number, changed: Partial<EstablishedEvent> 
 
 export function closed(session: number, changed: Partial<Extract<EngineEvent, { kind: 'closed' }>> = {}): EngineEvent {
   return { kind: 'closed', session, plainfd: -1, how: 'closed', octetsReceived: 1, octetsSent: 2, ...changed };
+}
+
+/** Registers hooks of mocha: a bench for each test, closed after it, with every descriptor. A test may put another in its place, having closed the first. */
+export function benchForEach(current: () => Bench, made: (bench: Bench) => void): void {
+  let descriptors: number;
+  beforeEach(() => {
+    descriptors = openDescriptors();
+    made(new Bench());
+  });
+  afterEach(() => {
+    current().close();
+    assert.equal(openDescriptors(), descriptors, 'descriptors are left open');
+  });
 }
 
 export function openDescriptors(): number {

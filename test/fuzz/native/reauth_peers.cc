@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "cases.hh"
 #include "peer.hh"
 
 namespace {
@@ -225,10 +226,6 @@ void server_stops_in_the_middle() {
   REQUIRE(pair.how() == tlspool::ClosedHow::timeout, "the session goes on: " + pair.detail());
 }
 
-struct Case {
-  const char* name;
-  void (*run)();
-};
 constexpr Case cases[] = {{"other-name", other_name},
                           {"other-certificate-of-ours", other_certificate_of_ours},
                           {"unasked", unasked},
@@ -239,13 +236,4 @@ constexpr Case cases[] = {{"other-name", other_name},
 
 }  // namespace
 
-int main(int count, char** arguments) {
-  for (const Case& one : cases) {
-    if (count != 2 || strcmp(arguments[1], one.name) != 0) continue;
-    one.run();
-    return 0;
-  }
-  fprintf(stderr, "usage: reauth_peers NAME, one of:\n");
-  for (const Case& one : cases) fprintf(stderr, "  %s\n", one.name);
-  return 2;
-}
+int main(int count, char** arguments) { return run_case("reauth_peers", cases, count, arguments); }

@@ -4,8 +4,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include <cstdio>
-#include <cstring>
 
+#include "cases.hh"
 #include "peer.hh"
 
 namespace {
@@ -391,10 +391,6 @@ void stalled_after_application_left() {
   REQUIRE(rig.engine().stats().sessions.load() == 0, "a session without application waits for ever for a peer that takes nothing");
 }
 
-struct Case {
-  const char* name;
-  void (*run)();
-};
 constexpr Case cases[] = {{"stale-watch", stale_watch},
                           {"blocking-mode-taken-away", blocking_mode_taken_away},
                           {"blocked-flight", blocked_flight},
@@ -412,13 +408,4 @@ constexpr Case cases[] = {{"stale-watch", stale_watch},
 
 }  // namespace
 
-int main(int count, char** arguments) {
-  for (const Case& one : cases) {
-    if (count != 2 || strcmp(arguments[1], one.name) != 0) continue;
-    one.run();
-    return 0;
-  }
-  fprintf(stderr, "usage: regressions NAME, one of:\n");
-  for (const Case& one : cases) fprintf(stderr, "  %s\n", one.name);
-  return 2;
-}
+int main(int count, char** arguments) { return run_case("regressions", cases, count, arguments); }
