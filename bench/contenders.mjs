@@ -6,6 +6,8 @@ import { haproxy } from './peers/haproxy.mjs';
 import { hitch } from './peers/hitch.mjs';
 import { nginx } from './peers/nginx.mjs';
 import { stunnel } from './peers/stunnel.mjs';
+import { reference } from './rows.mjs';
+import { usableProcessors } from '../daemon/dist/config/processors.js';
 import { accepting, freePort, nextJsonLine, start, tree } from './processes.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -56,6 +58,7 @@ async function startPool(stage) {
     socket: { path: socket },
     state: path.join(folder, 'state'),
     workers: 1,
+    ...(stage.row.isBound === true && { workerCpus: [...usableProcessors()].slice(0, 1) }),
     log: { level: 'warn' },
     limits: { sessions: 8000, sessionsPerClient: 8000 },
     identities: [{ localid: 'bench', directory: stage.certificate.identity, policy: 'intermediate', default: true }],
@@ -139,6 +142,21 @@ async function startImapStunnel(stage) {
   };
 }
 
+/** The web application without TLS, on plain TCP behind nginx: what Node's HTTP takes when TLS costs it nothing. */
+async function startAppBehindNginx(stage) {
+  const app = await startApp(stage, 'application behind nginx', ['http.mjs'], {});
+  const server = await startPeer(nginx, { ...stage, backendPort: app.port });
+  return {
+    name: reference,
+    port: server.port,
+    watch: { ...server.watch, app: tree(app.started.child.pid) },
+    stop: async () => {
+      await server.stop();
+      await app.started.stop();
+    },
+  };
+}
+
 const imap = [{ name: 'tlspool', start: startImapProxy }, { name: 'stunnel', start: startImapStunnel }];
 
 /** @type {Record<'proxy' | 'app' | 'imap-fd' | 'imap-connect', {name: string, start: (stage: Stage) => Promise<Contender>}[]>} */
@@ -158,5 +176,6 @@ export const contenders = {
         return { name: 'node:https', port: app.port, watch: { app: tree(app.started.child.pid) }, stop: app.started.stop };
       },
     },
+    { name: reference, start: startAppBehindNginx },
   ],
 };

@@ -11,7 +11,7 @@ import { measureCpu, measureMemory } from './measure.mjs';
 import { killAll, nextJsonLine, start, stopAll } from './processes.mjs';
 import { report } from './report.mjs';
 import { buildPrograms, missingPackages } from './requirements.mjs';
-import { loads } from './rows.mjs';
+import { loads, reference } from './rows.mjs';
 import { judgeAll } from './statistics.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -19,7 +19,7 @@ const usage = `usage: npm run bench -- [options]
   --rounds N      interleaved rounds, 1 to 99 (default 5)
   --quick         a tenth of the work, one round, nothing written: for development
   --rows a,b      only these loads: ${loads.map(({ id }) => id).join(', ')}
-  --peers a,b     only these contenders: tlspool, ${peers.map(({ name }) => name).join(', ')}, node:https
+  --peers a,b     only these contenders: tlspool, ${peers.map(({ name }) => name).join(', ')}, node:https, ${reference}
   --profile FOLDER  record each contender with Linux perf, and Node's with --cpu-prof too; slower, so nothing else is written
   --out FOLDER    where RESULTS.md and results.json go (default: bench/)`;
 
@@ -33,7 +33,7 @@ export async function main(args) {
     process.stderr.write(`${options}\n`);
     return 2;
   }
-  const missing = missingPackages(peers.filter(({ name }) => options.takesPart(name)));
+  const missing = missingPackages(peers.filter(({ name }) => options.takesPart(name) || (name === 'nginx' && options.takesPart(reference))));
   if (missing.length > 0) {
     process.stderr.write(`Missing: ${missing.join(' ')}\nOn Debian: apt-get install ${missing.join(' ')}\n`);
     return 2;
@@ -62,7 +62,7 @@ function readOptions(args) {
       options: { rounds: { type: 'string' }, quick: { type: 'boolean' }, rows: { type: 'string' }, peers: { type: 'string' }, out: { type: 'string' }, profile: { type: 'string' }, help: { type: 'boolean' } },
     });
     if (values.help === true) return usage;
-    const known = new Set(['tlspool', 'node:https', ...peers.map(({ name }) => name)]);
+    const known = new Set(['tlspool', 'node:https', reference, ...peers.map(({ name }) => name)]);
     const chosen = choose(values.peers, known, '--peers');
     const rows = choose(values.rows, new Set(loads.map(({ id }) => id)), '--rows');
     const rounds = values.rounds === undefined ? (values.quick === true ? 1 : 5) : Number(values.rounds);

@@ -26,7 +26,7 @@ export async function measureCpu({ load, contender, program, profile }) {
 function record({ load, contender, folder }) {
   return Object.entries(contender.watch).map(([group, pids]) => start({
     name: 'perf',
-    argv: ['perf', 'record', '-q', '-F', '999', '-g', '-e', 'cpu-clock', '-o', path.join(folder, `${load.id}.${contender.name.replace(':', '-')}.${group}.perf`), '-p', pids.join(',')],
+    argv: ['perf', 'record', '-q', '-F', '999', '-g', '-e', 'cpu-clock', '-o', path.join(folder, `${load.id}.${contender.name.replaceAll(/[: ]/g, '-')}.${group}.perf`), '-p', pids.join(',')],
   }));
 }
 

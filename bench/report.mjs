@@ -1,5 +1,5 @@
 /** bench/RESULTS.md, from what was measured. */
-import { loads } from './rows.mjs';
+import { loads, reference } from './rows.mjs';
 import { median } from './statistics.mjs';
 
 const digits = (value) => (value >= 1000 ? Math.round(value).toLocaleString('en-US') : value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2));
@@ -73,6 +73,7 @@ const notes = [
   '- CPU time is user and system time of all processes and threads of a contender, from their CPU clocks (nanoseconds, ended threads included), between the end of the warm-up and the last unit that counts. For tlspool as a proxy that is tlspoold and the process that owns the listener.',
   '- With STARTTLS it is tlspoold and tlspool-proxy together, or stunnel with `protocol = imap`; the backend, a Node server, is counted apart. Both speak the same dialogue: greeting, STARTTLS, handshake, one command with its answer, close_notify.',
   '- On a shared machine the CPU columns are the ones to judge by. Load generator, backend and contender share the cores here, so the rates are those of a full machine, and times to first octet contain queueing.',
+  `- "${reference}" is the same application in plain text, with nginx in front. It is shown for comparison: what Node's HTTP takes when TLS costs it nothing. The ratio is against node:https.`,
   '- Packets over loopback are processed in the time of whoever sends them: every contender pays for half of its neighbours\' TCP as well.',
   '- Every connection is TLS 1.3 with TLS_AES_128_GCM_SHA256 and X25519, not resumed. The peers use the system\'s OpenSSL, tlspool and node:https the one inside Node.',
   '- A run in which any connection met an error has no result; there are no such runs in these tables.', '',

@@ -13,6 +13,7 @@ const MiB = 2 ** 20;
  * @property {number} warmup  units before the measured window, of each round
  * @property {string} [path]
  * @property {number} [transfer]  octets of one request
+ * @property {boolean} [isBound]  tlspool's worker is bound to a processor (`workerCpus`), where that is its best configuration
  * @property {string} firstOctet  what the time to first octet is in this load
  */
 
@@ -26,7 +27,7 @@ export const loads = [
   { id: 'echo', field: 'proxy', mode: 'echo', connections: 16, units: 100_000, warmup: 10_000, firstOctet: 'from 256 octets to their echo' },
   { id: 'memory', field: 'proxy', mode: 'idle', connections: 1, units: 2000, warmup: 32, firstOctet: 'not measured in this row' },
   { id: 'app-small', field: 'app', mode: 'http', path: '/small', connections: 16, units: 40_000, warmup: 20_000, firstOctet: 'from request to answer' },
-  { id: 'app-large', field: 'app', mode: 'http', path: '/large', connections: 16, units: 20_000, warmup: 10_000, firstOctet: 'from request to answer' },
+  { id: 'app-large', field: 'app', mode: 'http', path: '/large', connections: 16, units: 20_000, warmup: 10_000, isBound: true, firstOctet: 'from request to answer' },
   { id: 'app-new', field: 'app', mode: 'http-new', path: '/small', connections: 8, units: 4000, warmup: 2000, firstOctet: 'from connect() to the answer' },
   { id: 'imap-fd', field: 'imap-fd', mode: 'imap', connections: 64, units: 4000, warmup: 2000, firstOctet: 'from connect() to the backend\'s answer' },
   { id: 'imap-connect', field: 'imap-connect', mode: 'imap', connections: 64, units: 4000, warmup: 2000, firstOctet: 'from connect() to the backend\'s answer' },
@@ -55,6 +56,9 @@ const rate = (/** @type {Sample} */ sample) => sample.units / (sample.wallNs / 1
  * @property {number} [target]  ratio to the best peer, tlspool's advantage above 1
  * @property {number} [ceiling]  for figures with an absolute target
  */
+
+/** A contender that is shown and not judged against: the application in plain text, with another program doing its TLS. */
+export const reference = 'http behind nginx';
 
 /** "On a par" is read as: within 3 %, which is what rounds of the same contender differ by. */
 const onAPar = 0.97;

@@ -1,5 +1,5 @@
 /** Medians and ratios. */
-import { figures } from './rows.mjs';
+import { figures, reference } from './rows.mjs';
 
 /** @param {readonly number[]} values  at least one */
 export function median(values) {
@@ -29,7 +29,7 @@ export function judge(figure, samples) {
   const spread = new Map([...values].map(([name, rounds]) => [name, (Math.max(...rounds) - Math.min(...rounds)) / medians.get(name)]));
   const own = values.get('tlspool');
   const order = figure.higherIsBetter === true ? -1 : 1;
-  const best = [...medians].filter(([name]) => name !== 'tlspool').sort((a, b) => order * (a[1] - b[1]))[0]?.[0];
+  const best = [...medians].filter(([name]) => name !== 'tlspool' && name !== reference).sort((a, b) => order * (a[1] - b[1]))[0]?.[0];
   const verdict = { figure, medians, spread, best };
   if (own === undefined) return verdict;
   if (best !== undefined) {

@@ -113,6 +113,8 @@ export interface ReauthSpec {
 export interface EngineOptions {
   /** Threads, 1 to 256. */
   readonly workers: number;
+  /** Processors that the threads are bound to, in turn, 0 to 1023; absent: the scheduler decides. One that the process may not use is refused with SYSTEM. */
+  readonly workerCpus?: readonly number[];
   /** Sessions in all, handshakes included. Listeners pause at the limit. */
   readonly sessionsMax: number;
   /** Handshakes in flight in all. Listeners pause at the limit. */

@@ -80,10 +80,10 @@ async function serve(addon: EngineAddon, config: Config, overrides: Overrides, c
 interface Settings { readonly config: Config; readonly overrides: Overrides; readonly log: Log; readonly choices: Choices }
 
 function assemble(addon: EngineAddon, { config, overrides, log, choices }: Settings) {
-  const { limits, workers, socket, file } = config;
+  const { limits, workers, workerCpus, socket, file } = config;
   let deliver = (_events: readonly EngineEvent[]): void => undefined;
   const engine = new addon.Engine({
-    workers, sessionsMax: limits.sessions, handshakesMax: limits.handshakes, handshakeMs: limits.handshakeMs, lingerMs: limits.lingerMs,
+    workers, ...(workerCpus !== undefined && { workerCpus }), sessionsMax: limits.sessions, handshakesMax: limits.handshakes, handshakeMs: limits.handshakeMs, lingerMs: limits.lingerMs,
     onEvents: (events) => { deliver(events); },
   });
   const access = new RuleAccess({ rules: config.access, sessionsPerClient: limits.sessionsPerClient });

@@ -10,11 +10,17 @@ Engine::Engine(Options options, EventSink& sink) {
 Engine::~Engine() { stop(); }
 
 Refusal Engine::start() {
+  const std::vector<unsigned>& cpus = shared_.options.worker_cpus;
   for (unsigned i = 0; i < shared_.options.workers; ++i) {
     workers_.push_back(std::make_unique<Worker>(shared_, i));
     if (!workers_.back()->start()) {
       stop();
       return {"SYSTEM", "the kernel refuses an epoll descriptor or a thread for the engine", "workers"};
+    }
+    if (cpus.empty()) continue;
+    if (const unsigned cpu = cpus[i % cpus.size()]; !workers_.back()->bind(cpu)) {
+      stop();
+      return {"SYSTEM", "processor " + std::to_string(cpu) + " is not one that this process may use", "workerCpus"};
     }
   }
   return {};

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <sys/un.h>
 #include <cstring>
 
@@ -135,6 +136,9 @@ std::optional<Options> read_options(napi_env env, napi_value object) {
   Reader reader(env, object);
   Options options;
   options.workers = static_cast<unsigned>(reader.number("workers", 1, 256));
+  if (reader.has("workerCpus")) {
+    for (const uint64_t cpu : reader.numbers("workerCpus", CPU_SETSIZE, 0, CPU_SETSIZE - 1)) options.worker_cpus.push_back(static_cast<unsigned>(cpu));
+  }
   options.sessions_max = reader.number("sessionsMax", 1, 10'000'000);
   options.handshakes_max = reader.number("handshakesMax", 1, 10'000'000);
   options.handshake_ms = reader.number("handshakeMs", 1, 3'600'000);

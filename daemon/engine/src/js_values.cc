@@ -161,6 +161,19 @@ std::vector<napi_value> Reader::list(const char* key, size_t max_items) {
   return items;
 }
 
+std::vector<uint64_t> Reader::numbers(const char* key, size_t max_items, uint64_t min, uint64_t max) {
+  std::vector<uint64_t> out;
+  for (const napi_value item : list(key, max_items)) {
+    uint64_t number = 0;
+    if (!read_number(env_, item, min, max, number)) {
+      fail(key, "must hold whole numbers from " + std::to_string(min) + " to " + std::to_string(max));
+      break;
+    }
+    out.push_back(number);
+  }
+  return out;
+}
+
 std::vector<std::string> Reader::texts(const char* key, size_t max_items, size_t max_octets) {
   std::vector<std::string> out;
   for (const napi_value item : list(key, max_items)) {

@@ -30,6 +30,7 @@ class Reader {
   uint64_t number(const char* key, uint64_t min, uint64_t max);
   uint64_t number_or(const char* key, uint64_t min, uint64_t max, uint64_t fallback);
   bool flag_or(const char* key, bool fallback);
+  std::vector<uint64_t> numbers(const char* key, size_t max_items, uint64_t min, uint64_t max);
   std::vector<std::string> texts(const char* key, size_t max_items, size_t max_octets);
   std::vector<napi_value> list(const char* key, size_t max_items);
   void fail(const char* key, std::string_view text);

@@ -62,6 +62,13 @@ bool Worker::start() {
   return true;
 }
 
+bool Worker::bind(unsigned cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  return pthread_setaffinity_np(thread_.native_handle(), sizeof set, &set) == 0;
+}
+
 void Worker::stop() {
   if (!thread_.joinable()) return;
   stopping_.store(true);

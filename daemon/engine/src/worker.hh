@@ -19,6 +19,7 @@ namespace tlspool {
 
 struct Options {
   unsigned workers = 1;
+  std::vector<unsigned> worker_cpus;  // the processors that the threads are bound to, in turn; empty: the scheduler decides
   uint64_t sessions_max = 20'000;
   uint64_t handshakes_max = 1024;
   uint64_t handshake_ms = 10'000;
@@ -63,6 +64,7 @@ class Worker {
 
   // False: the kernel refused an epoll or event descriptor, or a thread.
   bool start();
+  bool bind(unsigned cpu);  // to one processor, below CPU_SETSIZE; false: this process may not use it
   // Asks the thread to end and joins it; sessions are closed without events.
   void stop();
 

@@ -1,5 +1,6 @@
 /** The configuration as a format: the schema, and the keys that depend on each other. */
 import { show, type ConfigFormat, type FieldPath } from 'tlspool-common/config';
+import { usableProcessors } from './processors.js';
 import { configSchema, type ParsedConfig } from './schema.js';
 
 /** Checks the keys that depend on each other. */
@@ -20,10 +21,21 @@ function checkTogether(config: ParsedConfig, add: (path: FieldPath, text: string
     if (identity.default && defaultAt !== undefined) add([...at, 'default'], `identities[${defaultAt}] is the default already; only one can be`);
     if (identity.default) defaultAt ??= index;
   }
+  checkProcessors(config.workerCpus ?? [], add);
   const { onTheFly } = config;
   if (onTheFly !== undefined && onTheFly.clientAuth !== 'none' && onTheFly.trust === undefined) add(['onTheFly', 'clientAuth'], `${onTheFly.clientAuth} needs roots to check client certificates against; add trust, or set clientAuth to none`);
   for (const [index, rule] of (config.access ?? []).entries()) {
     if ((rule.uid ?? rule.gid ?? rule.unit) === undefined) add(['access', index], 'matches nobody; add at least one of uid, gid and unit');
+  }
+}
+
+function checkProcessors(wanted: readonly number[], add: (path: FieldPath, text: string) => void): void {
+  if (wanted.length === 0) return;
+  const usable = usableProcessors();
+  for (const [index, cpu] of wanted.entries()) {
+    const first = wanted.indexOf(cpu);
+    if (first !== index) add(['workerCpus', index], `${cpu} is workerCpus[${first}] already; name each processor once`);
+    else if (!usable.has(cpu)) add(['workerCpus', index], `processor ${cpu} is not one that the pool may use; those are ${[...usable].join(', ')}`);
   }
 }
 

@@ -13,6 +13,7 @@ const fixedKeys: Readonly<Record<string, Getter>> = {
   'v2.pidFile': ({ v2 }) => v2?.pidFile,
   state: ({ state }) => state,
   workers: ({ workers }) => workers,
+  workerCpus: ({ workerCpus }) => workerCpus?.join(',') ?? 'none',
   'log.level': ({ log }) => log.level,
   'log.format': ({ log }) => log.format,
   'limits.sessions': ({ limits }) => limits.sessions,

@@ -144,6 +144,7 @@ export const configSchema = z.strictObject({
   v2: v2.optional(),
   state: file.optional().describe('Folder for what the pool writes, mode 0700. Default: `/var/lib/tlspool` for root, else `$XDG_STATE_HOME/tlspool`, else `~/.local/state/tlspool`. Change needs a restart.'),
   workers: int(1, 256).optional().describe('Engine threads. 1 to 256, default: the processors that the pool may use. Change needs a restart.'),
+  workerCpus: z.array(int(0, 1023)).min(1).max(256).optional().describe('Processors, by number, that the engine\'s threads are bound to: the first thread to the first one, and so on, from the start again where there are more threads. Then `workers` is their count by default. Default: the scheduler places the threads. Change needs a restart.'),
   log: log.prefault({}),
   limits: limits.prefault({}),
   drainMs: int(0, 86_400_000).default(30_000).describe('Milliseconds that sessions get to finish after SIGTERM. 0 to 86400000, default 30000. Change needs a restart.'),

@@ -93,6 +93,8 @@ export interface Config {
   readonly state: string;
   /** Engine threads, 1 to 256. */
   readonly workers: number;
+  /** Processors that the threads are bound to, in turn; absent: the scheduler decides. */
+  readonly workerCpus?: readonly number[];
   readonly log: LogConfig;
   readonly limits: LimitsConfig;
   readonly drainMs: number;
