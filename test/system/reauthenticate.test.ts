@@ -271,6 +271,29 @@ describe('reauthenticate', function () {
     }
   });
 
+  it('a late answer is not accepted by roots that a reload has taken away meanwhile: the session ends as revoked', async () => {
+    const program = sClient({ port: served.port, caFile: pool.caFile, client: leaves.alice as TestLeaf }, ['-tls1_3', '-enable_pha']);
+    const roots = path.join(pool.identityDir('localhost'), 'ca.crt');
+    const before_ = readFileSync(roots);
+    try {
+      const server = await until(() => accepted[0], { what: 'the connection at the application' });
+      await program.output(/Verify return code: 0/u);
+      program.kill('SIGSTOP');
+      await assert.rejects(within(server.reauthenticate({ timeoutMs: 100 }), 'the time-out'), code('TIMEOUT'));
+      trust(pool.identityDir('localhost'), otherCa);
+      configure(() => undefined);
+      const ended = new Promise<Error>((resolve) => { server.once('error', resolve); });
+      server.resume();
+      program.kill('SIGCONT');
+      assert.match((await within(ended, 'the end of the session')).message, /revoked/u);
+    } finally {
+      writeFileSync(roots, before_);
+      configure(() => undefined);
+      program.kill('SIGKILL');
+      await program.ended;
+    }
+  });
+
   it('a renegotiation that the client begins is refused', async () => {
     const program = sClient({ port: served.port, caFile: pool.caFile, client: leaves.alice as TestLeaf }, ['-tls1_2']);
     try {

@@ -1,9 +1,9 @@
 /** What goes beyond one STARTTLS in the V2 dialect: identity selection, PIN entry, certificates on the fly, and asking for a certificate anew. */
 import assert from 'node:assert/strict';
-import { renameSync } from 'node:fs';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { codec, commands } from 'tlspool/dist/v2/frames.js';
-import { expectBaseline, needProgram, run } from '../support/index.js';
+import { PoolWire, expectBaseline, makeCa, needProgram, run, trust } from '../support/index.js';
 import type { Baseline } from '../support/index.js';
 import { Fds, V2Wire, begin, connect, ends, expectError, flags, flows, frameOf, headOf, newKey, plaintext, startV2Pool } from '../support/v2/index.js';
 import type { Start, V2Pool } from '../support/v2/index.js';
@@ -217,6 +217,22 @@ describe('V2: services', () => {
       expectError(ask(two, serverKey), 'STIRRED_NOT_SHAKEN', 31);
       ends(server);
       ends(client);
+    });
+    it('a root that a reload has taken away decides no more, also in sessions of before', async () => {
+      const { server, serverKey } = connect(fds, { wire: two }, { wire: one, fields: { localid: 'alice' } });
+      const folder = v2.pool.identityDir('localhost');
+      const roots = readFileSync(path.join(folder, 'ca.crt'));
+      const operator = new PoolWire(v2.pool.socket);
+      try {
+        trust(folder, await makeCa(path.join(path.dirname(v2.pool.socket), 'other')));
+        operator.request('reload');
+        expectError(ask(two, serverKey), 'STIRRED_NOT_SHAKEN', 31);
+        ends(server);
+      } finally {
+        writeFileSync(path.join(folder, 'ca.crt'), roots);
+        operator.request('reload');
+        operator.close();
+      }
     });
     it('is not for the client role', () => {
       const { clientKey } = connect(fds, { wire: two }, { wire: one });

@@ -130,6 +130,52 @@ describe('reauthenticate', () => {
     assert.ok(bench.log.some((line) => line.includes('session reauthenticated') && line.includes('"isLate":true')));
   });
 
+  for (const [what, change] of changes) {
+    it(`an answer after the time-out is not accepted either by an identity that ${what} meanwhile: the session ends`, async () => {
+      const client = await bench.client();
+      const { session, ctlkey } = await open(client);
+      bench.emit({ kind: 'answer', request: await ask(client, { ctlkey }), code: 'TIMEOUT', text: 'too late' });
+      assert.equal((await client.next()).body['code'], 'TIMEOUT');
+      change();
+      bench.emit({ ...authenticated, session, request: 0 });
+      assert.deepEqual(bench.engine.last('close'), ['close', session, 'revoked']);
+      assert.deepEqual([bench.front.sessions.get(session)?.profile?.authorized, bench.front.sessions.get(session)?.profile?.authorizationError], [false, 'CERT_UNTRUSTED']);
+    });
+  }
+  it('an answer that nobody has asked for is not accepted, and one late answer is no reason to accept another', async () => {
+    const client = await bench.client();
+    const { session, ctlkey } = await open(client);
+    bench.emit({ kind: 'answer', request: await ask(client, { ctlkey }), code: 'TIMEOUT', text: 'too late' });
+    await client.next();
+    bench.emit({ ...authenticated, session, request: 0 });
+    assert.equal(bench.front.sessions.get(session)?.profile?.authorized, true);
+    bench.emit({ ...authenticated, session, request: 0 });
+    assert.equal(bench.front.sessions.get(session)?.profile?.authorized, false);
+    assert.deepEqual(bench.engine.last('close'), ['close', session, 'revoked']);
+  });
+  it('a second question that is refused at once leaves the first one\'s terms in force', async () => {
+    const client = await bench.client();
+    const { session, ctlkey } = await open(client);
+    bench.emit({ kind: 'answer', request: await ask(client, { ctlkey }), code: 'TIMEOUT', text: 'too late' });
+    await client.next();
+    bench.emit({ kind: 'answer', request: await ask(client, { ctlkey }), code: 'BAD_STATE', text: 'in the middle of it' });
+    await client.next();
+    bench.emit({ ...authenticated, session, request: 0 });
+    assert.equal(bench.front.sessions.get(session)?.profile?.authorized, true);
+  });
+  it('an answer to whoever has gone is not accepted by an identity that was published anew meanwhile', async () => {
+    const client = await bench.client();
+    const session = await bench.startTls(client, { fork: true });
+    bench.emit(established(session));
+    const ctlkey = (await client.next()).body['ctlkey'] as Uint8Array;
+    const request = await ask(client, { ctlkey });
+    client.close();
+    await bench.client();
+    bench.store.verifiers.clear();
+    bench.emit({ ...authenticated, session, request });
+    assert.deepEqual(bench.engine.last('close'), ['close', session, 'revoked']);
+  });
+
   it('an answer that comes when whoever asked has gone changes what is known', async () => {
     const client = await bench.client();
     const session = await bench.startTls(client, { fork: true });

@@ -66,7 +66,7 @@ export class EventRouter {
       case 'closed': this.#closed(event); return;
       case 'failed': this.#failed(event); return;
       case 'hello': this.#hello(event); return;
-      case 'answer': this.front.work.take(event.request)?.answered(event); return;
+      case 'answer': this.front.work.answered(event); return;
       case 'reauthenticated': this.#reauthenticated(event); return;
       case 'listener': this.#listener(event); return;
     }
@@ -255,13 +255,19 @@ export class EventRouter {
     };
   }
 
-  /** What is known of the client changes also when nobody waits for it any more. */
+  /**
+   * What is known of the client changes also when nobody waits for it any more. A certificate that was verified by what does not hold any more is not accepted. The session
+   * ends, required or not: the engine takes the client for authenticated, so that it would not end one whose listener or identity requires a certificate.
+   */
   #reauthenticated(event: Event<'reauthenticated'>): void {
     const { front } = this;
+    const { request, outcome, peerCertificates } = event;
     const session = front.sessions.get(event.session);
-    if (session !== undefined) front.sessions.reauthenticated(session, event);
-    if (front.parts.log.isDebug) this.#logReauthenticated(event);
-    front.work.take(event.request)?.answered(event);
+    const isVoid = front.work.judgement(event)?.holds() !== true && outcome === 'authenticated';
+    if (session !== undefined) front.sessions.reauthenticated(session, isVoid ? { authorized: false, authorizationError: 'CERT_UNTRUSTED', peerCertificates } : event);
+    if (front.parts.log.isDebug) this.#logReauthenticated(event, isVoid);
+    front.work.answered(isVoid ? { kind: 'answer', request, code: 'REAUTH_REFUSED', text: 'the identity that decides has changed while the client was asked; the session ends' } : event);
+    if (isVoid && session !== undefined) front.endSession(session, 'revoked');
   }
 
   #listener(event: Event<'listener'>): void {
@@ -280,9 +286,9 @@ export class EventRouter {
     this.front.parts.log.debug('session ended', { session, how, detail, octetsReceived, octetsSent });
   }
 
-  #logReauthenticated({ session, outcome, authorized, authorizationError, peerCertificates, request }: Event<'reauthenticated'>): void {
+  #logReauthenticated({ session, outcome, authorized, authorizationError, peerCertificates, request }: Event<'reauthenticated'>, isVoid: boolean): void {
     this.front.parts.log.debug('session reauthenticated', {
-      session, outcome, authorized, authorizationError, peerCertificates: peerCertificates.length, isLate: request === 0 ? true : undefined,
+      session, outcome, authorized, authorizationError, peerCertificates: peerCertificates.length, isLate: request === 0 ? true : undefined, isVoid: isVoid ? true : undefined,
     });
   }
 

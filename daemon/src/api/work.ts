@@ -3,6 +3,7 @@ import { TlsPoolError } from 'libtlspool/protocol';
 import type { EngineEvent } from '../engine.js';
 import type { Connection } from './connection.js';
 import { asErrorCode } from './faults.js';
+import type { Judgement } from './judgement.js';
 
 /** What the engine answers a request with. */
 export type EngineAnswer = Extract<EngineEvent, { kind: 'answer' | 'reauthenticated' }>;
@@ -13,6 +14,8 @@ export interface Work {
   readonly session: number;
   /** Nobody waits any more once this has gone. */
   readonly connection?: Connection;
+  /** The client of the session is asked for a certificate, and this decides on it: also when it comes after its time, or when nobody waits any more. */
+  readonly judgement?: Judgement;
   answered(answer: EngineAnswer): void;
   /** The session was over before the engine answered. */
   ended(): void;
@@ -23,10 +26,13 @@ export function refusalOf(answer: EngineAnswer): TlsPoolError {
   return 'code' in answer ? new TlsPoolError(asErrorCode(answer.code), { text: answer.text }) : new TlsPoolError('INTERNAL');
 }
 
+const nobody = (): void => undefined;
 const maxNumber = 0x7fff_ffff;
 
 export class WorkTable {
   readonly #works = new Map<number, Work>();
+  /** By session: questions that have outlived their time, so that the client may still answer. */
+  readonly #open = new Map<number, Judgement>();
   #last = 0;
 
   /** Enters it and returns the number by which the engine answers, 1 or more. */
@@ -47,15 +53,24 @@ export class WorkTable {
     }
   }
 
-  /** Takes it out; undefined when nobody waits for it any more. */
-  take(number: number): Work | undefined {
-    const work = this.#works.get(number);
-    this.#works.delete(number);
-    return work;
+  /** The engine has answered: whoever waits is told. */
+  answered(answer: EngineAnswer): void {
+    const work = this.#works.get(answer.request);
+    this.#works.delete(answer.request);
+    if (work?.judgement !== undefined && 'code' in answer && answer.code === 'TIMEOUT') this.#open.set(work.session, work.judgement);
+    work?.answered(answer);
+  }
+
+  /** What decides on this certificate; `request` is 0 for an answer that comes after its time. Undefined: nobody has asked for it. */
+  judgement({ request, session }: { readonly request: number; readonly session: number }): Judgement | undefined {
+    const late = this.#open.get(session);
+    this.#open.delete(session);
+    return request === 0 ? late : this.#works.get(request)?.judgement;
   }
 
   /** Tells everybody who waits for something about a session that is over. */
   sessionEnded(session: number): void {
+    this.#open.delete(session);
     if (this.#works.size === 0) return;
     for (const [number, work] of this.#works) {
       if (work.session !== session) continue;
@@ -65,6 +80,10 @@ export class WorkTable {
   }
 
   gone(connection: Connection): void {
-    for (const [number, work] of this.#works) if (work.connection === connection) this.#works.delete(number);
+    for (const [number, work] of this.#works) {
+      if (work.connection !== connection) continue;
+      if (work.judgement === undefined) this.#works.delete(number);
+      else this.#works.set(number, { session: work.session, judgement: work.judgement, answered: nobody, ended: nobody });
+    }
   }
 }
