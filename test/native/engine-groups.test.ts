@@ -1,5 +1,6 @@
 /** Which key exchange is agreed on: hybrid post-quantum (draft-ietf-tls-ecdhe-mlkem) where the running OpenSSL has it, X25519 where it has not. */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import net from 'node:net';
 import process from 'node:process';
 import tls from 'node:tls';
@@ -23,12 +24,20 @@ const nameOf = (group: number): RegExp => (group === x25519MlKem768 ? /^X25519ML
 const supportedGroups = 10;
 const keyShare = 51;
 
+/** A ServerHello with this random is a HelloRetryRequest (RFC 8446 section 4.1.3). */
+const retryRandom = createHash('sha256').update('HelloRetryRequest').digest();
+
 /** The data of one extension of the ClientHello that these octets begin with. */
 function clientExtension(octets: Buffer, type: number): Buffer {
   const hello = parseClientHello(parseRecords(octets)[0]?.body ?? Buffer.alloc(0));
   const found = hello.extensions?.find((extension) => extension.type === type);
   assert(found !== undefined, `the ClientHello has no extension ${String(type)}`);
   return found.data;
+}
+
+/** Whether the server asked for another key share first. */
+function isRetried(octets: Buffer): boolean {
+  return parseRecords(octets)[0]?.body.subarray(6, 38).equals(retryRandom) ?? false;
 }
 
 /** The group of the ServerHello's key_share (RFC 8446 section 4.2.8). */
@@ -103,14 +112,15 @@ describe(`engine: key exchange with OpenSSL ${process.versions.openssl}, which $
   };
 
   /** A handshake of a client of Node's own with the pool: what the ServerHello chose, and what the pool reported. */
-  const serve = async (policy: keyof typeof presets, options: tls.ConnectionOptions): Promise<{ chosen: number; reported: string | undefined }> => {
+  const serve = async (policy: keyof typeof presets, options: tls.ConnectionOptions): Promise<{ chosen: number; reported: string | undefined; retried: boolean }> => {
     const { port: target } = rig.listen(rig.selector(rig.context(presets[policy])));
     const { tapped, port } = await tap(target);
     const client = await connectTls(port, certificates.ca, options);
     cleaners.push(() => client.destroy());
     const event = await rig.event('established');
     sockets.close(event.plainfd as OwnedFd);
-    return { chosen: serverShare(Buffer.concat(tapped.fromServer)), reported: event.group };
+    const sent = Buffer.concat(tapped.fromServer);
+    return { chosen: serverShare(sent), reported: event.group, retried: isRetried(sent) };
   };
 
   for (const policy of ['intermediate', 'modern'] as const) {
@@ -124,6 +134,22 @@ describe(`engine: key exchange with OpenSSL ${process.versions.openssl}, which $
       const { chosen, reported } = await serve(policy, { ecdhCurve: 'X25519' });
       assert.equal(chosen, x25519);
       assert.match(reported ?? 'none', nameOf(x25519));
+    });
+
+    // Without an end of the list behind the hybrid group, OpenSSL takes any share that came along.
+    for (const ecdhCurve of hasMlKem ? ['X25519:X25519MLKEM768', 'P-256:X25519MLKEM768'] : []) {
+      it(`${policy}: a client that prefers ${ecdhCurve.replace(':', ' to ')}, and sent a share of that alone, gets a HelloRetryRequest for X25519MLKEM768`, async () => {
+        const { chosen, reported, retried } = await serve(policy, { ecdhCurve });
+        assert.deepEqual([chosen, retried], [x25519MlKem768, true]);
+        assert.match(reported ?? 'none', nameOf(x25519MlKem768));
+      });
+    }
+
+    it(`${policy}: a client without X25519MLKEM768 that sent a share of P-256 is served at once, and one with P-521 first is asked for X25519`, async () => {
+      const served = await serve(policy, { ecdhCurve: 'P-256:X25519' });
+      assert.deepEqual([served.chosen, served.retried], [0x0017, false]);
+      const asked = await serve(policy, { ecdhCurve: 'P-521:X25519' });
+      assert.deepEqual([asked.chosen, asked.retried], [x25519, true]);
     });
 
     it(`${policy}: as a client the pool ${hasMlKem ? 'names X25519MLKEM768 first, sends its share and one of X25519 at once' : 'does not name X25519MLKEM768, begins with X25519'}, and agrees on it`, async () => {

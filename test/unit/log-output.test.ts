@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { sockets } from 'libtlspool/native';
-import { Output } from 'tlspool-common/log';
+import { Log, Output } from 'tlspool-common/log';
 import { tempFolder } from '../support/cleanup.js';
 import { countDescriptors } from '../support/native-fds.js';
 import { until } from '../support/wait.js';
@@ -42,5 +42,16 @@ describe('log: output', () => {
     output.write('one\n');
     await output.drain(60_000);
     sockets.close(ours);
+  });
+});
+
+describe('log: length of what is said', () => {
+  it('an error keeps up to 4096 characters of a reason, so that the cure at its end is there; other lines keep 256', () => {
+    const lines: string[] = [];
+    const log = new Log('info', { destination: { write: (line) => { lines.push(line); } } });
+    for (const length of [4096, 4097]) log.error('x', { reason: 'r'.repeat(length) });
+    for (const length of [256, 257]) log.warn('x', { reason: 'r'.repeat(length) });
+    const kept = lines.map((line) => (JSON.parse(line) as { reason: string }).reason).map((reason) => [/^r*/.exec(reason)?.[0].length, reason.endsWith(' characters)')]);
+    assert.deepEqual(kept, [[4096, false], [4096, true], [256, false], [256, true]]);
   });
 });

@@ -2,6 +2,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { TlsPoolError } from 'libtlspool/protocol';
 import { openReason, self, unsafeReason } from '../files/owner.js';
+import { unsafePlaceReason } from '../files/place.js';
 import { checkConfig, type ConfigFormat } from './check.js';
 import { parseYaml, type Problem } from './yaml.js';
 
@@ -32,7 +33,7 @@ function readOpened(fd: number, file: string): Buffer {
   if (!stat.isFile()) throw bad(`${file} is not a regular file`);
   if (stat.size > maxConfigOctets) throw bad(`${file} has ${stat.size} octets; a configuration has at most ${maxConfigOctets}`);
   // Whoever can write the configuration decides which keys are used, and by whom.
-  const reason = unsafeReason(file, stat, 'public', self());
+  const reason = unsafeReason(file, stat, 'public', self()) ?? unsafePlaceReason(file);
   if (reason !== undefined) throw bad(reason);
   const octets = Buffer.alloc(stat.size);
   let length = 0;
@@ -60,7 +61,7 @@ function readText(file: string): string {
 }
 
 /**
- * Reads a configuration file of at most 1 MiB, which nobody but root and the process's own user may be able to write. `name` is how
+ * Reads a configuration file of at most 1 MiB, which nobody but root and the process's own user may be able to write or replace. `name` is how
  * errors speak of it. Throws TlsPoolError CONFIG_BAD: a ConfigError with all mistakes and their places, or a text that names file and cure.
  */
 export function loadChecked<Parsed>(file: string, format: ConfigFormat<Parsed>, name: string = file): Parsed {

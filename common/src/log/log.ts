@@ -25,6 +25,8 @@ type Writer = (level: Level, text: string, fields: LogFields) => void;
 
 /** Longest piece of text kept in a log line, in characters. */
 const maxText = 256;
+/** In those that say what must be done: files with long names, several mistakes, and the cure comes last. */
+const maxErrorText = 4096;
 /** How long the end of the process waits for the reader of the log. */
 const flushMs = 500;
 /** Lines a second about things that peers can cause at will. */
@@ -67,7 +69,7 @@ export class Log {
   debug(text: string, fields: LogFields = {}): void { this.#write('debug', text, capped(fields)); }
   info(text: string, fields: LogFields = {}): void { this.#write('info', text, capped(fields)); }
   warn(text: string, fields: LogFields = {}): void { this.#write('warn', text, capped(fields)); }
-  error(text: string, fields: LogFields = {}): void { this.#write('error', text, capped(fields)); }
+  error(text: string, fields: LogFields = {}): void { this.#write('error', text, capped(fields, maxErrorText)); }
 
   /** For failures that anybody on the network can cause: at most 20 lines a second, and then a count of what was left out. */
   failure(text: string, fields: LogFields = {}): void {
@@ -81,8 +83,8 @@ export class Log {
   }
 }
 
-function capped(fields: LogFields): LogFields {
+function capped(fields: LogFields, max = maxText): LogFields {
   const result: Record<string, string | number | boolean | undefined> = {};
-  for (const [name, value] of Object.entries(fields)) result[name] = typeof value === 'string' ? cut(value) : value;
+  for (const [name, value] of Object.entries(fields)) result[name] = typeof value === 'string' ? cut(value, max) : value;
   return result;
 }

@@ -24,13 +24,16 @@ bool end_of_pem() {
 constexpr uint64_t fixed_options = SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_SSLv3 | SSL_OP_PRIORITIZE_CHACHA |
                                    SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION;
 
-// As a client we send a key share of the first group. Where that is a hybrid one, which many servers do not have yet, one of X25519 goes
-// along (OpenSSL marks both by an asterisk, from 3.5 on), so that those need no HelloRetryRequest.
-std::string with_second_share(SSL_CTX* probe, const std::string& known) {
-  const size_t second = known.find(":X25519:");
-  if (known.find("MLKEM") > known.find(':') || second == std::string::npos) return known;
+// Where the first group is a hybrid one (OpenSSL 3.5 and later). As a server: a slash ends the list that it stands in, so that a client which
+// has it but sent no share of it gets a HelloRetryRequest; in one list, any share that came along would win over it. As a client: we send
+// a share of the first group, and many servers do not have that yet, so one of X25519 goes along (an asterisk marks both); else those
+// would need a HelloRetryRequest.
+std::string with_hybrid_first(SSL_CTX* probe, const std::string& known) {
+  const size_t end = known.find(':');
+  if (end == std::string::npos || known.find("MLKEM") > end) return known;
   std::string marked = '*' + known;
-  marked.insert(second + 2, 1, '*');
+  if (const size_t second = known.find(":X25519:"); second != std::string::npos) marked.insert(second + 2, 1, '*');
+  marked[end + 1] = '/';
   if (SSL_CTX_set1_groups_list(probe, marked.c_str()) == 1) return marked;
   ERR_clear_error();
   return known;
@@ -49,7 +52,7 @@ std::string known_groups(const std::vector<std::string>& wanted) {
     if (!known.empty()) known += ':';
     known += name;
   }
-  return with_second_share(probe.get(), known);
+  return with_hybrid_first(probe.get(), known);
 }
 
 std::shared_ptr<const Context> Context::make(ContextSpec& spec, std::string& problem, std::string& field) {
@@ -94,6 +97,8 @@ bool Context::build(ContextSpec& spec, std::string& problem, std::string& field)
 void Context::set_fixed_behaviour(const ContextSpec& spec) {
   SSL_CTX* ctx = ctx_.get();
   SSL_CTX_set_app_data(ctx, this);
+  // 112 bits: RSA of 2048 and curves of 224, for peers too, as for keys of our own. OpenSSL's own default was 1 until 3.2: RSA of 1024.
+  SSL_CTX_set_security_level(ctx, 2);
   SSL_CTX_set_options(ctx, fixed_options | (spec.prefer_server_ciphers ? SSL_OP_CIPHER_SERVER_PREFERENCE : 0));
   // A session holds a record buffer only while a record is being read or written.
   SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);

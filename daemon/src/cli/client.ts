@@ -94,6 +94,8 @@ function connect(paths: readonly string[]): OwnedFd {
     try {
       return sockets.unixConnect(one, 'seqpacket');
     } catch (error) {
+      // The queue of the socket is full: it is the right one.
+      if (error instanceof TlsPoolError && error.errno === -constants.errno.EAGAIN) throw new TlsPoolError('POOL_UNREACHABLE', { text: `the pool at ${one} does not take new clients; it is overloaded or stopped`, cause: error });
       reasons.push(`${one}: ${error instanceof Error ? error.message : String(error)}`);
     }
   }

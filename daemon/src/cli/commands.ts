@@ -1,7 +1,7 @@
 /** What each command that asks the pool prints. `--json` prints the reply as it came, with binary as base64. */
 import type { Endpoint, ReplyBody } from 'libtlspool/protocol';
 import type { PoolClient } from './client.js';
-import { duration, list, moment, octets, table } from './format.js';
+import { duration, list, moment, octets, printable, table } from './format.js';
 
 /** The answer, and how people want to see it. */
 export interface Shown { readonly value: unknown; readonly text: string }
@@ -37,7 +37,7 @@ export const poolCommands = {
 
   reload(pool) {
     const value = pool.request('reload', {});
-    const changed = value.changed.length === 0 ? 'nothing has changed' : `changed: ${value.changed.join(', ')}`;
+    const changed = value.changed.length === 0 ? 'nothing has changed' : `changed: ${value.changed.map(printable).join(', ')}`;
     return { value, text: `reloaded; ${changed}; unchanged: ${value.unchanged}` };
   },
 } as const satisfies Record<string, PoolCommand>;

@@ -1,7 +1,7 @@
 /** `tlspool`, the operator's command. */
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import type { Pool } from 'libtlspool';
-import type { TlsPoolError } from 'libtlspool/protocol';
+import { TlsPoolError } from 'libtlspool/protocol';
 import { exitCodeOf, exitCodes } from 'tlspool-common/process';
 import type { ExitCode } from 'tlspool-common/process';
 import { asPoolError } from '../api/faults.js';
@@ -9,15 +9,12 @@ import { PoolClient } from './client.js';
 import { poolCommands } from './commands.js';
 import type { PoolCommand, Shown } from './commands.js';
 import { printable } from './format.js';
+import { StandardOutput, type Output } from './output.js';
 import { addPkiCommands } from './pki.js';
 import { addServiceCommands } from './services.js';
 import { version } from './version.js';
 
-/** Where output goes; tests read it. */
-export interface Output {
-  out(text: string): void;
-  err(text: string): void;
-}
+export type { Output } from './output.js';
 
 interface GlobalOptions { readonly socket?: string; readonly json?: boolean; readonly timeout: number }
 
@@ -44,20 +41,38 @@ const descriptions: Readonly<Record<keyof typeof poolCommands, string>> = {
 };
 
 /** Runs one command line. Resolves with the exit code; never rejects. */
-export async function runCli(argv: readonly string[], output: Output = standardOutput): Promise<ExitCode> {
-  const program = build(output);
+export async function runCli(argv: readonly string[], output: Output = new StandardOutput()): Promise<ExitCode> {
+  // Looked at here because a command line that cannot be parsed is reported, too.
+  const isJson = argv.slice(2).includes('--json');
+  const code = await runCommand(argv, isJson, output);
+  const failure = await output.written?.();
+  if (failure === undefined) return code;
+  const text = `the answer could not be written to standard output: ${failure.code ?? failure.message}`;
+  report(isJson, new TlsPoolError('SYSTEM', { text, cause: failure }), output);
+  return code === exitCodes.ok ? exitCodes.failed : code;
+}
+
+async function runCommand(argv: readonly string[], isJson: boolean, output: Output): Promise<ExitCode> {
+  const program = build(isJson, output);
   try {
     await program.parseAsync([...argv]);
     return exitCodes.ok;
   } catch (thrown) {
-    if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
-    const error = asPoolError(thrown);
-    report(program.opts<GlobalOptions>().json === true, error, output);
+    if (thrown instanceof CommanderError && thrown.exitCode === 0) return exitCodes.ok;
+    if (thrown instanceof CommanderError && !isJson) return exitCodes.usage;
+    const error = thrown instanceof CommanderError ? usageError(thrown) : asPoolError(thrown);
+    report(isJson, error, output);
     return exitCodeOf(error);
   }
 }
 
-function build(output: Output): Command {
+/** For scripts: people have been told by the parser itself. */
+function usageError({ code, message }: CommanderError): TlsPoolError {
+  const text = code === 'commander.help' ? 'a command is missing' : message.replace(/^error: /, '').trim();
+  return new TlsPoolError('BAD_ARGUMENT', { text: `${text}; see tlspool --help` });
+}
+
+function build(isJson: boolean, output: Output): Command {
   const program = new Command('tlspool')
     .description('Looks at a running pool, and makes development certificates.')
     .version(version, '-V, --version')
@@ -66,7 +81,7 @@ function build(output: Output): Command {
     .option('--timeout <seconds>', 'how long to wait for the pool', parseSeconds, defaultTimeoutS)
     .addHelpText('after', help)
     .exitOverride()
-    .configureOutput({ writeOut: (text) => { output.out(text); }, writeErr: (text) => { output.err(text); } });
+    .configureOutput({ writeOut: (text) => { output.out(text); }, writeErr: (text) => { if (!isJson) output.err(text); } });
   for (const [name, run] of Object.entries(poolCommands) as [keyof typeof poolCommands, PoolCommand][]) {
     program.command(name).description(descriptions[name]).action(() => { show(program.opts<GlobalOptions>(), askPool(program, run), output); });
   }
@@ -126,8 +141,3 @@ function parseSeconds(text: string): number {
   if (!(seconds > 0 && seconds <= maxTimeoutS)) throw new InvalidArgumentError(`It must be a number of seconds above 0, up to ${maxTimeoutS}.`);
   return seconds;
 }
-
-const standardOutput: Output = {
-  out: (text) => { process.stdout.write(text); },
-  err: (text) => { process.stderr.write(text); },
-};

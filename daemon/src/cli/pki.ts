@@ -2,6 +2,8 @@
 import path from 'node:path';
 import { Option, InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
+import { TlsPoolError } from 'libtlspool/protocol';
+import { localid } from 'tlspool-common/config';
 import { initCa, issue, maxLeafDays } from '../pki/index.js';
 import type { KeyType } from '../pki/index.js';
 import type { Shown } from './commands.js';
@@ -46,13 +48,19 @@ function addIssue(pki: Command, show: (shown: Shown) => void): void {
     .option('--days <days>', `lifetime, 1 to ${maxLeafDays}`, parseDays, maxLeafDays)
     .action(async (name: string, options: IssueOptions) => {
       const { ca, keyType, days, pair, client, server } = options;
-      const out = options.out ?? path.join('identities', name);
+      const out = options.out ?? folderFor(name);
       const issued = await issue(ca, { name, ...namesOf(options), keyType, days, pair, out, ...(client !== undefined && { client }), ...(server !== undefined && { server }) });
       show({
         value: { ...issued, notAfter: issued.notAfter.toISOString() },
         text: list([['certificate', issued.certificateFile], ['key', issued.keyFile], ['trust', issued.trustFile], ['valid until', moment(issued.notAfter.getTime())]]),
       });
     });
+}
+
+/** Where identities are looked for by their names; a name that cannot be one says where else. */
+function folderFor(name: string): string {
+  if (localid.safeParse(name).success) return path.join('identities', name);
+  throw new TlsPoolError('BAD_ARGUMENT', { field: 'name', text: `name: ${JSON.stringify(name.slice(0, 255))} cannot be the name of a folder; say where to write with --out` });
 }
 
 function namesOf({ dns, ip, uri, email }: IssueOptions): Partial<Pick<IssueOptions, 'dns' | 'ip' | 'uri' | 'email'>> {

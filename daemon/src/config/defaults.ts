@@ -21,12 +21,24 @@ export interface Surroundings {
 
 const systemRootsFile = '/etc/ssl/certs/ca-certificates.crt';
 
-export function surroundings(): Surroundings {
+type Fixed = Omit<Surroundings, 'systemRoots'>;
+
+function fixedSurroundings(): Fixed {
   const tlspoolGid = lookupId('group', 'tlspool');
   return {
     uid: self().uid, env: process.env, home: homedir(), cwd: process.cwd(), workers: Math.min(availableParallelism(), 256),
     ...(tlspoolGid === undefined ? {} : { tlspoolGid }),
-    ...(existsSync(systemRootsFile) ? { systemRoots: systemRootsFile } : {}),
+  };
+}
+
+/**
+ * `atStart`: those that the running pool was started in. Its threads and its socket are as they were made then, so a host that has got fewer processors or
+ * a new group meanwhile is no reason to refuse a reload.
+ */
+export function surroundings(atStart: Fixed = fixedSurroundings()): Surroundings {
+  const { uid, env, home, cwd, workers, tlspoolGid } = atStart;
+  return {
+    uid, env, home, cwd, workers, ...(tlspoolGid === undefined ? {} : { tlspoolGid }), ...(existsSync(systemRootsFile) ? { systemRoots: systemRootsFile } : {}),
   };
 }
 

@@ -1,14 +1,17 @@
 /** Which keys cannot change while the pool runs. */
 import type { Config } from './types.js';
 
-type Getter = (config: Config) => unknown;
+type Getter = (config: Config) => string | number | undefined;
+
+/** As people write permissions. */
+const octal = (mode: number): string => `0${mode.toString(8)}`;
 
 const fixedKeys: Readonly<Record<string, Getter>> = {
   'socket.path': ({ socket }) => socket.path,
-  'socket.mode': ({ socket }) => socket.mode,
+  'socket.mode': ({ socket }) => octal(socket.mode),
   'socket.group': ({ socket }) => socket.gid,
   'v2.socket.path': ({ v2 }) => v2?.socket.path,
-  'v2.socket.mode': ({ v2 }) => v2?.socket.mode,
+  'v2.socket.mode': ({ v2 }) => (v2 === undefined ? undefined : octal(v2.socket.mode)),
   'v2.socket.group': ({ v2 }) => v2?.socket.gid,
   'v2.pidFile': ({ v2 }) => v2?.pidFile,
   state: ({ state }) => state,
@@ -32,7 +35,7 @@ const fixedKeys: Readonly<Record<string, Getter>> = {
 export function changedKeys(running: Config, fresh: Config): readonly string[] {
   return Object.entries(fixedKeys)
     .filter(([, get]) => get(running) !== get(fresh))
-    .map(([key, get]) => `${key} (${String(get(running))}, now ${String(get(fresh))})`);
+    .map(([key, get]) => `${key} (${get(running) ?? 'none'}, now ${get(fresh) ?? 'none'})`);
 }
 
 /** For the test that holds this table and the documentation together. */

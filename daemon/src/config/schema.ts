@@ -94,7 +94,7 @@ const identity = z.strictObject({
   key: file.optional().describe('PEM private key, mode 0600. Needs `certificate`. An encrypted one (PKCS#8, `ENCRYPTED PRIVATE KEY`), here or in a folder, is locked until a PIN entry (`tlspool unlock`) opens it.'),
   pkcs12: pkcs12.optional(),
   trust: file.optional().describe('PEM roots for the certificates of peers. Only with `certificate` or `pkcs12`; a folder has `ca.crt`.'),
-  names: z.array(hostName).max(256).default([]).describe('Server names (SNI) that this identity serves; `*.example.org` covers one label. Default: the DNS names of its certificates. At most 256.'),
+  names: z.array(hostName).max(256).default([]).describe('Server names (SNI) that this identity serves; `*.example.org` covers one label. Default: the DNS names of its certificates for servers. At most 256.'),
   policy: z.enum(['modern', 'intermediate']).default('intermediate').describe('`modern` (TLS 1.3 only) or `intermediate` (TLS 1.2 and 1.3). Default `intermediate`.'),
   clientAuth: z.enum(['none', 'request', 'require']).default('none').describe('Client certificates: `none`, `request` or `require`. The last two need trust roots. Default `none`.'),
   peers: peers.optional(),
@@ -152,7 +152,7 @@ export const configSchema = z.strictObject({
   identities: z.array(identity).max(1000).default([]).describe('Identities, at most 1000.'),
   identitiesDirectory: file.optional().describe('Folder in which each sub-folder is one more identity, named like the folder. Sub-folders that begin with a dot are left out.'),
   onTheFly: onTheFly.optional(),
-  access: z.array(rule).max(1000).optional().describe('Who may do what. A client gets what all rules that match it grant together; a rule matches when all of its `uid`, `gid` and `unit` do. Root and the pool\'s own user may always do everything. Default: the group `tlspool`, where it exists, may use every identity in both roles.'),
+  access: z.array(rule).max(1000).optional().describe('Who may do what. A client gets what all rules that match it grant together; a rule matches when all of its `uid`, `gid` and `unit` do. Root and the pool\'s own user may always do everything. Default: the group `tlspool`, where it exists at the start, may use every identity in both roles.'),
 });
 
 export type ParsedConfig = z.output<typeof configSchema>;

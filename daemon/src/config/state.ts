@@ -1,6 +1,6 @@
 /** What the pool makes on first start: its state folder, and the development identity where no configuration was given. */
-import { stat } from 'node:fs/promises';
-import { readFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { readFile, stat } from 'node:fs/promises';
 import { X509Certificate } from 'node:crypto';
 import path from 'node:path';
 import { TlsPoolError } from 'libtlspool/protocol';
@@ -20,8 +20,11 @@ export interface PreparedState {
   readonly issued: boolean;
 }
 
-async function checkFolder(folder: string): Promise<void> {
-  const { uid, mode } = await stat(folder);
+/** Throws CONFIG_BAD when the state folder belongs to somebody else, can be written by others, or is no folder. */
+export async function checkStateFolder(folder: string): Promise<void> {
+  const attributes = await stat(folder);
+  const { uid, mode } = attributes;
+  if (!attributes.isDirectory()) throw new TlsPoolError('CONFIG_BAD', { text: `the state folder ${folder} is no folder; name another one by "state"` });
   const me = self();
   if (uid !== me.uid && uid !== 0) throw new TlsPoolError('CONFIG_BAD', { text: `the state folder ${folder} belongs to uid ${uid}; it must belong to uid ${me.uid}, which runs the pool` });
   if ((mode & 0o022) !== 0) throw new TlsPoolError('CONFIG_BAD', { text: `the state folder ${folder} has mode 0${(mode & 0o777).toString(8)}: others can write to it; run: chmod 0700 ${folder}` });
@@ -45,8 +48,8 @@ async function isGoodFor(folder: string, caFile: string): Promise<boolean> {
  * Throws SYSTEM, or CONFIG_BAD when the folder belongs to somebody else or can be written by others.
  */
 export async function prepareState(config: Config): Promise<PreparedState> {
-  await makePrivateFolder(config.state);
-  await checkFolder(config.state);
+  if (!existsSync(config.state)) await makePrivateFolder(config.state);
+  await checkStateFolder(config.state);
   if (!config.development) return { issued: false };
   const caFolder = path.join(config.state, 'ca');
   const { certificateFile } = await initCa(caFolder);

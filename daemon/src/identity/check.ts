@@ -4,7 +4,7 @@ import type { Config } from '../config/types.js';
 import { readAuthority } from './authority.js';
 import { checkDates, parseCertificates } from './inspect.js';
 import { nameTable, servedNames, type Named } from './names.js';
-import { checkPeerRules } from './peers.js';
+import { checkPeerRules, isForClientRoleOnly } from './peers.js';
 import { identitySettings, readDefaultTrust } from './settings.js';
 import type { IdentitySettings } from './types.js';
 import type { KeyPairSpec } from '../engine.js';
@@ -33,7 +33,9 @@ async function checkOne(settings: IdentitySettings, checkKeyPair: (pair: KeyPair
     if (settings.clientAuth !== 'none' && material.trust === undefined) {
       throw new TlsPoolError('IDENTITY_BAD', { text: `identity ${settings.localid}: clientAuth ${settings.clientAuth} needs roots; add ca.crt (or "trust")` });
     }
-    return { localid: settings.localid, names: leaves.length === 0 && material.isLocked === undefined ? [] : servedNames(settings.names, leaves, settings.localid), isConfigured: settings.names.length > 0, isLocked: material.isLocked === true };
+    // As in draft.ts: what serves nobody has no name to quarrel about.
+    const canServe = (leaves.length > 0 || material.isLocked === true) && !isForClientRoleOnly(settings);
+    return { localid: settings.localid, names: canServe ? servedNames(settings.names, leaves, settings.localid) : [], isConfigured: settings.names.length > 0, isLocked: material.isLocked === true };
   } finally {
     for (const { key } of material.keyPairs) key.fill(0);
   }

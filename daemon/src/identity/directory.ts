@@ -5,7 +5,7 @@
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { openReason, watchPaths } from 'tlspool-common/files';
+import { openReason, unsafePlaceReason, watchPaths } from 'tlspool-common/files';
 import { maxPairs, readMaterial, type MaterialFiles, type PairFiles } from './read.js';
 import type { IdentitySource } from './types.js';
 
@@ -21,6 +21,9 @@ async function listFolder(folder: string): Promise<MaterialFiles> {
   } catch (error) {
     throw bad(openReason(folder, error));
   }
+  // Each file is asked for its own place; this is about the folder as a whole.
+  const unsafe = unsafePlaceReason(folder);
+  if (unsafe !== undefined) throw bad(unsafe);
   const present = new Set(names);
   const keys = names.filter((name) => name.endsWith('.key') && name !== 'ca.key').map((name) => name.slice(0, -4));
   if (present.has('ca.key')) throw bad(`${path.join(folder, 'ca.key')}: the key of an authority does not belong in an identity; move it away`);

@@ -5,7 +5,7 @@
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { openReason, self, unsafeReason, type FileKind, type Owner } from 'tlspool-common/files';
+import { openReason, self, unsafePlaceReason, unsafeReason, type FileKind, type Owner } from 'tlspool-common/files';
 
 /** Cap on one certificate, trust or key file. The whole trust store of Debian is 220 KB. */
 export const maxCredentialOctets = 1_048_576;
@@ -38,7 +38,7 @@ async function readChecked(file: string, kind: FileKind, owner: Owner, maxOctets
     const stat = await handle.stat();
     if (!stat.isFile()) throw bad(`${file} is not a regular file`);
     if (stat.size > maxOctets) throw bad(`${file} has ${stat.size} octets; at most ${maxOctets} are read`);
-    const reason = unsafeReason(file, stat, kind, owner);
+    const reason = unsafeReason(file, stat, kind, owner) ?? unsafePlaceReason(file, owner);
     if (reason !== undefined) throw bad(reason);
     return await readWhole(handle, stat.size);
   } catch (error) {
@@ -52,7 +52,7 @@ async function readChecked(file: string, kind: FileKind, owner: Owner, maxOctets
 /**
  * Reads a private-key file. Refused with IDENTITY_BAD (the text names file, mode and cure) when it is readable or writable
  * by others or by a group other than root's and the pool's, when it belongs to somebody other than root and the pool,
- * when it is no regular file, or has more than 1 MiB. The buffer is the caller's to wipe.
+ * when it is no regular file, or has more than 1 MiB, or when others could put another file in its place. The buffer is the caller's to wipe.
  */
 export function readKeyFile(file: string, owner: Owner = self()): Promise<Buffer> {
   return readChecked(file, 'key', owner);

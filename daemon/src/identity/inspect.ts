@@ -153,9 +153,11 @@ export interface CertificateSummary {
 
 /** The fields that the `identities` operation shows. The fingerprint is SHA-256 in hexadecimal. */
 export function summarize(certificate: X509Certificate): CertificateSummary {
+  const { notBeforeMs, notAfterMs } = dates(certificate);
   return {
     subject: oneLine(certificate.subject), issuer: oneLine(certificate.issuer), serial: certificate.serialNumber.slice(0, 80),
     keyType: keyTypeOf(certificate.publicKey), fingerprint: certificate.fingerprint256.replaceAll(':', '').toLowerCase(),
-    ...dates(certificate),
+    // The protocol's moments begin in 1970, and certificates may be older.
+    notBeforeMs: Math.max(0, notBeforeMs), notAfterMs: Math.max(0, notAfterMs),
   };
 }

@@ -2,6 +2,7 @@
 import type { X509Certificate } from 'node:crypto';
 import { TlsPoolError } from 'libtlspool/protocol';
 import { normalizeHostName } from 'tlspool-common/config';
+import { mayServe } from './inspect.js';
 
 /** The cap of the `identities` reply. */
 export const maxNames = 256;
@@ -19,9 +20,9 @@ export function dnsNames(certificate: X509Certificate): readonly string[] {
   return names;
 }
 
-/** The configured names, or else those of the certificates, without doubles. Throws IDENTITY_BAD for more than 256. */
+/** The configured names, or else those of the certificates that are for servers, without doubles. Throws IDENTITY_BAD for more than 256. */
 export function servedNames(configured: readonly string[], certificates: readonly X509Certificate[], what: string): readonly string[] {
-  const names = [...new Set(configured.length > 0 ? configured : certificates.flatMap(dnsNames))];
+  const names = [...new Set(configured.length > 0 ? configured : certificates.filter(mayServe).flatMap(dnsNames))];
   if (names.length > maxNames) throw new TlsPoolError('IDENTITY_BAD', { text: `${what}: the certificates have ${names.length} DNS names; at most ${maxNames} are served; choose some by "names" in the configuration` });
   return names;
 }

@@ -25,12 +25,14 @@ const base64 = new Set([...alphabet, pad]);
 /** RFC 7468 section 2: 64 characters a line, which are 48 octets. */
 const lineOctets = 48;
 const colon = 0x3a;
+const byteOrderMark = Buffer.from([0xef, 0xbb, 0xbf]);
 /** CR, space, tab. */
 const blanks: readonly number[] = [0x0d, 0x20, 0x09];
 
 /** Lines with their offsets; LF or CRLF, blanks at the end do not count. */
 function* linesOf(octets: Buffer): Generator<{ number: number; start: number; end: number; next: number }> {
-  for (let start = 0, number = 1; start < octets.length; number++) {
+  // Editors that save "UTF-8 with BOM" put a mark before the first line.
+  for (let start = octets.subarray(0, byteOrderMark.length).equals(byteOrderMark) ? byteOrderMark.length : 0, number = 1; start < octets.length; number++) {
     const newline = octets.indexOf(0x0a, start);
     const next = newline === -1 ? octets.length : newline + 1;
     let end = newline === -1 ? octets.length : newline;

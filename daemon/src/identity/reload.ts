@@ -5,10 +5,12 @@
 import { TlsPoolError, fitText } from 'libtlspool/protocol';
 import { watchPaths, type WatchTarget } from 'tlspool-common/files';
 import { changedKeys } from '../config/restart.js';
+import { surroundings } from '../config/defaults.js';
 import { loadConfig } from '../config/load.js';
 import type { Config, Overrides } from '../config/types.js';
 import type { RuleAccess } from '../policy/rules.js';
 import type { OnTheFly } from './onthefly.js';
+import { fingerprint } from './read.js';
 import { identitySettings, readDefaultTrust } from './settings.js';
 import { WrongPinError } from './sealed.js';
 import type { Store } from './store.js';
@@ -45,7 +47,10 @@ export class Reloader {
   readonly #parts: ReloaderParts;
   readonly #record: { atMs?: number; error?: string } = {};
   readonly #warned = new Set<string>();
+  readonly #startedIn = surroundings();
   #config: Config;
+  /** Of the configuration file as it is in force. */
+  #configPrint = '';
   #watches: { close(): void }[] = [];
   #watched = '';
   #debounce: NodeJS.Timeout | undefined;
@@ -84,6 +89,14 @@ export class Reloader {
     return this.#waiting;
   }
 
+  /**
+   * The same when nobody has asked, which happens all the time: then a configuration file that is what it was is not read again. Its users and groups
+   * may be looked up in a directory on the network, and the pool waits for the answer.
+   */
+  #look(): Promise<ReloadResult> {
+    return this.#waiting ?? this.#inTurn(() => this.#reload({ isLook: true }));
+  }
+
   /** Opens the keys of a locked identity and publishes it, between reloads. The PIN stays the caller's. Throws what is wrong with the identity apart from the PIN. */
   unlock(localid: string, pin: Buffer): Promise<UnlockOutcome> {
     return this.#inTurn(() => this.#unlock(localid, pin));
@@ -105,9 +118,9 @@ export class Reloader {
     return run;
   }
 
-  async #reload(): Promise<ReloadResult> {
+  async #reload({ isLook = false } = {}): Promise<ReloadResult> {
     try {
-      const result = await this.#readAndPublish();
+      const result = await this.#readAndPublish(isLook);
       if (this.#record.error !== undefined) this.#parts.log.info('reload succeeded again', { changed: result.changed.join(' ') });
       else if (result.changed.length > 0) this.#parts.log.info('identities published', { changed: result.changed.join(' '), unchanged: result.unchanged });
       this.#record.atMs = Date.now();
@@ -136,9 +149,12 @@ export class Reloader {
     return 'unlocked';
   }
 
-  async #readAndPublish(): Promise<ReloadResult> {
+  async #readAndPublish(isLook: boolean): Promise<ReloadResult> {
     const { store, access, onTheFly, overrides } = this.#parts;
-    const config = this.#config.file === undefined ? this.#config : loadConfig(this.#config.file, overrides);
+    const { file } = this.#config;
+    // Before reading: what changes later has another print.
+    const configPrint = file === undefined ? '' : await fingerprint([file]);
+    const config = file === undefined || (isLook && configPrint === this.#configPrint) ? this.#config : loadConfig(file, overrides, surroundings(this.#startedIn));
     const fixed = changedKeys(this.#config, config);
     if (fixed.length > 0) throw new TlsPoolError('CONFIG_BAD', { text: `${config.file ?? ''}: ${fixed.join(', ')} changed, which needs a restart of the pool; restart it, or put the old value back` });
     const settings = await identitySettings(config);
@@ -150,6 +166,7 @@ export class Reloader {
     const isAccessChanged = JSON.stringify(config.access) !== JSON.stringify(this.#config.access);
     access.replace({ rules: config.access, sessionsPerClient: config.limits.sessionsPerClient });
     this.#config = config;
+    this.#configPrint = configPrint;
     onTheFly?.publish(authority, draft.trust);
     const result = store.publish(draft, isAccessChanged);
     if (draft.changed.length > 0) this.#warnOfNames(draft.ambiguous);
@@ -185,7 +202,7 @@ export class Reloader {
 
   #reloadQuietly(): void {
     // The failure has been logged and is kept in the record.
-    this.reload().catch(() => undefined);
+    this.#look().catch(() => undefined);
   }
 
   /** Watches miss what network file systems and overlay mounts do. With very many identities the looks come less often: they cost at most 1% of a processor. */
@@ -195,7 +212,7 @@ export class Reloader {
     this.#poll = setTimeout(() => {
       const startedAt = performance.now();
       const again = () => { this.#schedulePoll(performance.now() - startedAt); };
-      this.reload().then(again, again);
+      this.#look().then(again, again);
     }, Math.max(pollMs, lastTookMs * 100)).unref();
   }
 

@@ -36,9 +36,12 @@ function isWhole(der: Buffer): boolean {
   return all?.end === der.length && data?.end === all.end;
 }
 
+/** What is between BEGIN and END. As a string on the way, which is no leak: it is encrypted. */
+const derOf = (octets: Buffer): Buffer => Buffer.from(octets.toString('latin1').replace(/-----[^-]*-----/gu, ''), 'base64');
+
 /** Could a PIN open it? Throws IDENTITY_BAD with file and line when not: nobody should be asked for one. */
 export function checkSealed({ octets, line }: PemBlock, file: string): void {
-  if (isWhole(Buffer.from(octets.toString('latin1').replace(/-----[^-]*-----/gu, ''), 'base64'))) return;
+  if (isWhole(derOf(octets))) return;
   throw new TlsPoolError('IDENTITY_BAD', { text: `${file}:${line}: not an encrypted private key (PKCS#8); the file is damaged` });
 }
 
@@ -46,7 +49,8 @@ export function checkSealed({ octets, line }: PemBlock, file: string): void {
 export function openSealed({ octets }: PemBlock, file: string, pin: Buffer): { readonly key: KeyObject; readonly pem: Buffer } {
   let key: KeyObject;
   try {
-    key = createPrivateKey({ key: octets, passphrase: pin });
+    // Not as PEM: Node 26 leaves a copy of the PIN on the stack then.
+    key = createPrivateKey({ key: derOf(octets), format: 'der', type: 'pkcs8', passphrase: pin });
   } catch {
     // Without OpenSSL's error as cause: it says nothing that the caller could use. A wrong PIN may look like garbage of any kind.
     throw new WrongPinError(file);

@@ -33,13 +33,16 @@ function sourceOf<K extends SourceConfig['kind']>(config: Extract<SourceConfig, 
 
 async function subFolders(parent: string): Promise<string[]> {
   const folders: string[] = [];
+  let at = parent;
   try {
     for (const name of (await readdir(parent)).sort()) {
+      if (name.startsWith('.')) continue;
+      at = path.join(parent, name);
       // stat, not the entry's own type: a link to a folder is one.
-      if (!name.startsWith('.') && (await stat(path.join(parent, name))).isDirectory()) folders.push(name);
+      if ((await stat(at)).isDirectory()) folders.push(name);
     }
   } catch (error) {
-    throw bad(`identitiesDirectory: ${openReason(parent, error)}`, error);
+    throw bad(`identitiesDirectory: ${openReason(at, error)}`, error);
   }
   return folders;
 }

@@ -162,7 +162,6 @@ export class Store implements IdentityStore {
   verifier(client: Client, localid: string): Context {
     const { published: { context, summary } } = this.#entryFor(client, localid, 'server');
     if (context === undefined) throw lockedError(localid);
-    if (context === undefined) throw lockedError(localid);
     if (summary.trustRoots > 0) return context;
     throw new TlsPoolError('REAUTH_UNAVAILABLE', { text: `the identity ${localid} has no roots to check client certificates against; add ca.crt (or "trust"), or name another identity by localid` });
   }

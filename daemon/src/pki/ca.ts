@@ -5,14 +5,14 @@
 import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
 import { createPrivateKey, randomBytes, webcrypto } from 'node:crypto';
-import { readFile, stat } from 'node:fs/promises';
+import { readFile, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { TlsPoolError } from 'libtlspool/protocol';
 import { readKeyFile } from '../identity/files.js';
 import { toPem } from '../identity/pem.js';
 import { serialNumber } from './leaf.js';
 import { checkCommonName } from './names.js';
-import { makePrivateFolder, systemError, writePrivateFile } from './write.js';
+import { makePrivateFolder, stagePrivateFile, systemError } from './write.js';
 
 export const ecdsa = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 const caDays = 3650;
@@ -56,7 +56,8 @@ async function exists(file: string): Promise<boolean> {
 
 /**
  * Makes a certificate authority in `folder` (made with mode 0700 where it is missing), or finds the one that is there.
- * Throws BAD_ARGUMENT for a name that cannot be used or a folder with only one of the two files, SYSTEM for the rest.
+ * Throws BAD_ARGUMENT for a name that cannot be used, a folder with only one of the two files, or somebody else who makes one there at the same time,
+ * SYSTEM for the rest; then nothing is left behind.
  */
 export async function initCa(folder: string, options: CaOptions = {}): Promise<Authority> {
   const certificateFile = path.join(folder, 'ca.crt');
@@ -82,13 +83,29 @@ export async function initCa(folder: string, options: CaOptions = {}): Promise<A
   await makePrivateFolder(folder);
   const key = await exportKey(keys.privateKey);
   try {
-    // The key first: a certificate without its key would be refused above for ever.
-    await writePrivateFile(keyFile, key);
+    await writeAuthority({ certificateFile, keyFile }, key, `${certificate.toString('pem')}\n`);
   } finally {
     key.fill(0);
   }
-  await writePrivateFile(certificateFile, `${certificate.toString('pem')}\n`);
   return { certificateFile, keyFile, created: true };
+}
+
+/** Both files or none, and never over those of somebody who makes an authority there at the same moment. */
+async function writeAuthority({ certificateFile, keyFile }: Pick<Authority, 'certificateFile' | 'keyFile'>, key: Buffer, certificate: string): Promise<void> {
+  const stagedKey = await stagePrivateFile(keyFile, key);
+  let isKeyOurs = false;
+  try {
+    const stagedCertificate = await stagePrivateFile(certificateFile, certificate);
+    isKeyOurs = await stagedKey.create();
+    if (isKeyOurs && await stagedCertificate.create()) return;
+    await stagedCertificate.discard();
+    throw new TlsPoolError('BAD_ARGUMENT', { text: `${isKeyOurs ? certificateFile : keyFile} has appeared meanwhile: somebody else makes an authority there; try again` });
+  } catch (error) {
+    await stagedKey.discard();
+    // Half an authority would be refused above for ever.
+    if (isKeyOurs) await unlink(keyFile).catch(() => undefined);
+    throw error;
+  }
 }
 
 export interface Signer { readonly certificate: x509.X509Certificate; readonly pem: string; readonly key: webcrypto.CryptoKey }

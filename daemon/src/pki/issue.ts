@@ -5,7 +5,7 @@ import { TlsPoolError } from 'libtlspool/protocol';
 import { backdateMs, ecdsa, exportKey, openCa } from './ca.js';
 import { signLeaf } from './leaf.js';
 import { checkCommonName, checkSubjectNames, type SubjectNames } from './names.js';
-import { makePrivateFolder, writePrivateFile } from './write.js';
+import { makePrivateFolder, writePrivateFiles } from './write.js';
 
 const dayMs = 86_400_000;
 /** Browsers refuse leaf certificates that are valid for longer (CA/Browser Forum ballot SC31, enforced by Apple and Chromium). */
@@ -64,7 +64,7 @@ function usagesOf({ client = false, server = !client }: IssueOptions): { server:
 }
 
 /**
- * Makes a key pair and a certificate signed by the authority in `caFolder`, and writes them (mode 0600, each atomically).
+ * Makes a key pair and a certificate signed by the authority in `caFolder`, and writes them (mode 0600, each atomically; when one of them cannot be written, none is replaced).
  * Throws BAD_ARGUMENT for names or lifetimes that cannot be used and where there is no authority, IDENTITY_BAD for an
  * unsafe or damaged authority, SYSTEM when a file cannot be written.
  */
@@ -83,11 +83,10 @@ export async function issue(caFolder: string, options: IssueOptions): Promise<Is
   const key = await exportKey(keys.privateKey);
   try {
     await makePrivateFolder(options.out);
-    await writePrivateFile(keyFile, key);
+    // All or none: a new key beside an old certificate would be of no use, and the old key be lost.
+    await writePrivateFiles([[keyFile, key], [certificateFile, `${certificate.toString('pem')}\n`], [trustFile, signer.pem]]);
   } finally {
     key.fill(0);
   }
-  await writePrivateFile(certificateFile, `${certificate.toString('pem')}\n`);
-  await writePrivateFile(trustFile, signer.pem);
   return { certificateFile, keyFile, trustFile, notAfter };
 }

@@ -1,6 +1,6 @@
 /** Files that appear whole or not at all. */
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, rename, unlink } from 'node:fs/promises';
+import { link, mkdir, open, rename, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { TlsPoolError } from 'libtlspool/protocol';
 
@@ -22,13 +22,32 @@ export async function makePrivateFolder(folder: string): Promise<void> {
   }
 }
 
-/**
- * Writes a file of mode 0600 atomically: a new file beside it, fsync, rename. Nobody sees a half-written key, and a
- * crash leaves the old one. Throws SYSTEM.
- */
-export async function writePrivateFile(file: string, content: Uint8Array | string): Promise<void> {
+/** A file that is complete on the disk under a name of its own, and not yet in its place. */
+export interface Staged {
+  /** Puts it there, instead of what is there. Throws SYSTEM. */
+  replace(): Promise<void>;
+  /** Puts it there if nothing is; else resolves with false. Throws SYSTEM. */
+  create(): Promise<boolean>;
+  /** Gives it up, unless it is in its place. Never rejects. */
+  discard(): Promise<void>;
+}
+
+/** What file systems say that have no hard links. */
+const noLinks: ReadonlySet<string | undefined> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
+
+/** Writes a file of mode 0600 beside its place: a full disk shows here, and not when half of several files have been replaced. Throws SYSTEM. */
+export async function stagePrivateFile(file: string, content: Uint8Array | string): Promise<Staged> {
   const fresh = path.join(path.dirname(file), `.${path.basename(file)}.${randomBytes(6).toString('hex')}`);
-  try {
+  const discard = () => unlink(fresh).catch(() => undefined);
+  const attempt = async <T>(step: () => Promise<T>): Promise<T> => {
+    try {
+      return await step();
+    } catch (error) {
+      await discard();
+      throw systemError(error, `write ${file}`);
+    }
+  };
+  await attempt(async () => {
     // wx: a link that somebody put there in advance is not followed. The mode is there before the first octet.
     const handle = await open(fresh, 'wx', 0o600);
     try {
@@ -37,9 +56,40 @@ export async function writePrivateFile(file: string, content: Uint8Array | strin
     } finally {
       await handle.close();
     }
-    await rename(fresh, file);
+  });
+  return { replace: () => attempt(() => rename(fresh, file)), create: () => attempt(() => linkOrRename(fresh, file)), discard };
+}
+
+async function linkOrRename(fresh: string, file: string): Promise<boolean> {
+  try {
+    await link(fresh, file);
   } catch (error) {
-    await unlink(fresh).catch(() => undefined);
-    throw systemError(error, `write ${file}`);
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'EEXIST' && !noLinks.has(code)) throw error;
+    if (code !== 'EEXIST') await rename(fresh, file);
+    else await unlink(fresh);
+    return code !== 'EEXIST';
+  }
+  await unlink(fresh);
+  return true;
+}
+
+/**
+ * Writes a file of mode 0600 atomically: a new file beside it, fsync, rename. Nobody sees a half-written key, and a
+ * crash leaves the old one. Throws SYSTEM.
+ */
+export async function writePrivateFile(file: string, content: Uint8Array | string): Promise<void> {
+  await (await stagePrivateFile(file, content)).replace();
+}
+
+/** The same for several that belong together: when one cannot be written, none is replaced. Throws SYSTEM. */
+export async function writePrivateFiles(files: readonly (readonly [file: string, content: Uint8Array | string])[]): Promise<void> {
+  const staged: Staged[] = [];
+  try {
+    for (const [file, content] of files) staged.push(await stagePrivateFile(file, content));
+    for (const one of staged) await one.replace();
+  } catch (error) {
+    for (const one of staged) await one.discard();
+    throw error;
   }
 }
