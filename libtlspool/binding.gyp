@@ -10,6 +10,7 @@
         "native/src/module.cc",
         "native/src/call.cc",
         "native/src/descriptor.cc",
+        "native/src/discard.cc",
         "native/src/unix.cc",
         "native/src/message.cc",
         "native/src/tcp.cc",

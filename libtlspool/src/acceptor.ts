@@ -1,4 +1,5 @@
 /** What all listeners share: connections that wait for accept(), and those who wait in accept() for connections. */
+import { AsyncResource } from 'node:async_hooks';
 import { EventEmitter } from 'node:events';
 import type { SessionSink } from './channel.js';
 import type { SessionControl, SessionStart } from './control.js';
@@ -13,7 +14,7 @@ export interface ListenerEvents {
   lost: [TlsPoolError];
   /** The pool is back and accepts again. */
   reconnected: [];
-  /** The pool is back but refused the listener, and is asked again; or, of a hand-off socket: a connection was not taken. */
+  /** The pool is back but refused the listener, and is asked again; or a connection was not taken: it was lost because the process has no descriptor left (SYSTEM), or, of a hand-off socket, for the reason given. */
   refused: [TlsPoolError];
   /** The pool goes down and accepts nothing new. */
   drain: [{
@@ -58,7 +59,7 @@ export class WaitingSession implements Offer<PoolSocket>, SessionSink {
   drop(): void { sockets.close(this.#start.fd); }
 }
 
-interface Waiter<S> { resolve(socket: S): void; reject(error: Error): void }
+interface Waiter<S> { take(offer: Offer<S>): void; reject(error: Error): void }
 
 /** Accepts connections that others have protected; Listener and HandoffListener say who. */
 export abstract class Acceptor<S> extends EventEmitter<ListenerEvents> {
@@ -89,7 +90,8 @@ export abstract class Acceptor<S> extends EventEmitter<ListenerEvents> {
       };
       const settled = (): void => signal?.removeEventListener('abort', abort);
       const waiter: Waiter<S> = {
-        resolve: (socket) => { settled(); resolve(socket); },
+        // The socket's events belong to whoever accepts it, as if it had been there already.
+        take: AsyncResource.bind((offer: Offer<S>) => { settled(); resolve(offer.take()); }),
         reject: (error) => { settled(); reject(error); },
       };
       signal?.addEventListener('abort', abort, { once: true });
@@ -125,7 +127,7 @@ export abstract class Acceptor<S> extends EventEmitter<ListenerEvents> {
     const waiter = this.#waiters.shift();
     if (waiter === undefined) { this.#offers.push(offer); return; }
     try {
-      waiter.resolve(offer.take());
+      waiter.take(offer);
     } catch (error) {
       waiter.reject(error as Error);
     }

@@ -6,7 +6,7 @@ import type { ConnectOptions } from './connect.js';
 import { defaultPool } from './pool.js';
 import type { Pool } from './pool.js';
 import { TlsPoolError } from './protocol/index.js';
-import { refuseKeyOptions } from './server.js';
+import { refuseTlsOptions } from './refuse.js';
 
 /** Options of an Agent. */
 export interface AgentOptions extends http.AgentOptions {
@@ -32,8 +32,10 @@ interface RequestOptions {
   readonly lookup?: ConnectOptions['lookup'];
   readonly signal?: AbortSignal;
   readonly socketPath?: string | null;
-  readonly checkServerIdentity?: unknown;
+  readonly timeout?: number;
 }
+
+const renamed = { ALPNProtocols: 'give alpn to the Agent' };
 
 /** The request that http is busy with on a connection, and its answer. Not in the types of Node, but as old as its Agent. */
 interface HttpSocket { readonly _httpMessage?: { readonly res?: http.IncomingMessage | null } | null }
@@ -52,11 +54,24 @@ function failAnswerFirst(socket: Duplex): void {
   });
 }
 
+/** node:https counts the time of the handshake too, with the socket that http has by then. Here it has none, and would wait for as long as the pool does. */
+async function inTime({ timeout, signal }: RequestOptions, connect: (signal: AbortSignal | undefined) => Promise<Duplex>): Promise<Duplex> {
+  if (typeof timeout !== 'number' || timeout <= 0) return connect(signal);
+  const deadline = AbortSignal.timeout(timeout);
+  try {
+    return await connect(signal === undefined ? deadline : AbortSignal.any([signal, deadline]));
+  } catch (error) {
+    if (!deadline.aborted || signal?.aborted === true) throw error;
+    throw new TlsPoolError('TIMEOUT', { text: `no protected connection within ${timeout} ms, the timeout of the request or its agent`, cause: error });
+  }
+}
+
 /**
  * An http.Agent for `https:` whose connections the pool protects: `https.request(url, {agent})`, or http.request() with an https: URL.
  * `localid` and `rejectUnauthorized` may be given per request; connections are kept alive per identity. A request
- * with options that carry keys, trust or its own check of the server fails with BAD_ARGUMENT; errors of the connection reach the request, and
- * the answer when it is under way: one that was cut off emits `aborted` and `error`, never `end`.
+ * with options of node:tls that would be ignored, such as keys, trust or its own check of the server, fails with BAD_ARGUMENT; errors of the connection reach the request, and
+ * the answer when it is under way: one that was cut off emits `aborted` and `error`, never `end`. A `timeout` of the request or
+ * the agent is also the deadline of connection and handshake: TIMEOUT.
  */
 export class Agent extends http.Agent {
   readonly #options: AgentOptions;
@@ -65,10 +80,10 @@ export class Agent extends http.Agent {
   /** Port of URLs without one. */
   readonly defaultPort: number = 443;
 
-  /** Throws BAD_ARGUMENT for options that carry keys or trust. */
+  /** Throws BAD_ARGUMENT for options of node:tls that would be ignored, such as those that carry keys or trust. */
   constructor(options: AgentOptions = {}) {
     const { pool: _pool, localid: _localid, rejectUnauthorized: _reject, alpn: _alpn, ...httpOptions } = options;
-    refuseKeyOptions(httpOptions);
+    refuseTlsOptions(httpOptions, renamed);
     super(httpOptions);
     this.#options = options;
   }
@@ -96,24 +111,21 @@ export class Agent extends http.Agent {
   }
 
   async #connect(options: RequestOptions): Promise<Duplex> {
-    refuseKeyOptions(options);
-    if (options.checkServerIdentity !== undefined) {
-      throw new TlsPoolError('BAD_ARGUMENT', { text: 'checkServerIdentity cannot run behind a pool, which verifies the server itself', field: 'checkServerIdentity' });
-    }
+    refuseTlsOptions(options, renamed);
     if (options.socketPath !== undefined && options.socketPath !== null && options.socketPath !== '') {
       throw new TlsPoolError('BAD_ARGUMENT', { text: 'socketPath is not supported: TLS over a UNIX socket needs starttls()', field: 'socketPath' });
     }
     const pool = this.#options.pool ?? await defaultPool();
     const { localid, rejectUnauthorized } = this.#merged(options);
     const host = options.host ?? 'localhost';
-    return connectThrough(pool.link, {
+    return inTime(options, (signal) => connectThrough(pool.link, {
       host, port: Number(options.port ?? this.defaultPort), alpn: this.#options.alpn ?? ['http/1.1'],
       // http sets servername from the Host header; empty for an address, which is then what the certificate must carry.
       remoteid: options.servername === undefined || options.servername === '' ? host : options.servername,
       ...(localid === undefined ? {} : { localid }), ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }),
       ...(options.family === 4 || options.family === 6 ? { family: options.family } : {}),
       ...(options.localAddress === undefined ? {} : { localAddress: options.localAddress }),
-      ...(options.lookup === undefined ? {} : { lookup: options.lookup }), ...(options.signal === undefined ? {} : { signal: options.signal }),
-    });
+      ...(options.lookup === undefined ? {} : { lookup: options.lookup }), ...(signal === undefined ? {} : { signal }),
+    }));
   }
 }

@@ -5,6 +5,7 @@ import tls from 'node:tls';
 import type { Listener } from './listener.js';
 import { defaultPool } from './pool.js';
 import { TlsPoolError } from './protocol/index.js';
+import { refuseTlsServer } from './refuse.js';
 import { listenOptions } from './server.js';
 import type { ServerAddress, ServerOptions } from './server.js';
 import { inside } from './handle.js';
@@ -46,6 +47,9 @@ interface ServerInside {
   readonly ALPNProtocols?: Uint8Array;
 }
 
+/** What a tls.Server keeps of its options. */
+interface TlsServerInside { readonly requestCert?: boolean; readonly rejectUnauthorized?: boolean }
+
 /** http2 has no public class for its servers. */
 const isHttp2 = (server: net.Server): boolean => 'updateSettings' in server;
 
@@ -86,6 +90,13 @@ async function serverOf(target: net.Server | RequestHandler | FastifyLike): Prom
   return target.server;
 }
 
+/** What a server that was made for node:tls has been told about clients; the rest of what it was told would be ignored. Throws BAD_ARGUMENT. */
+function ownAuthentication(server: tls.Server): ServerOptions {
+  refuseTlsServer(server);
+  const { requestCert, rejectUnauthorized } = server as unknown as TlsServerInside;
+  return requestCert === true ? { requestCert, rejectUnauthorized: rejectUnauthorized !== false } : {};
+}
+
 /** How sockets reach the server. */
 function deliverer(server: net.Server, http1: http.Server | undefined): (socket: PoolSocket) => void {
   if (server instanceof tls.Server) return (socket) => { server.emit('secureConnection', socket); };
@@ -116,7 +127,7 @@ function pretend(server: net.Server, listener: Listener): void {
  * instance, or a request handler such as an Express application.
  *
  * The server gets PoolSockets as `connection` events (`secureConnection` for https and secure http2 servers, whose own key is
- * not used), and then works as if it listened itself: address(), close(), maxConnections and its time-outs.
+ * not used; requestCert and rejectUnauthorized with which they were made are in force, and other settings of node:tls, such as ca or minVersion, are BAD_ARGUMENT), and then works as if it listened itself: address(), close(), maxConnections and its time-outs.
  * ALPN is what the server speaks: http/1.1; h2 and http/1.1 for http2. Rejects with BAD_STATE (it listens already) and as listen() does.
  */
 export async function attach(target: net.Server | RequestHandler | FastifyLike, options: AttachOptions = {}): Promise<Attached> {
@@ -125,7 +136,7 @@ export async function attach(target: net.Server | RequestHandler | FastifyLike, 
   if (server.listening) throw new TlsPoolError('BAD_STATE', { text: 'the server listens already; attach() a server on which listen() was not called' });
   const within = server as unknown as ServerInside;
   const http1 = isHttp2(server) && !(server instanceof tls.Server) ? explicit ?? http1Behind(server) : undefined;
-  const listen = listenOptions(serverOptions);
+  const listen = listenOptions(server instanceof tls.Server ? { ...ownAuthentication(server), ...serverOptions } : serverOptions);
   const alpn = listen.alpn ?? defaultAlpn(server);
   const deliver = deliverer(server, http1);
   const pool = options.pool ?? await defaultPool();

@@ -31,10 +31,15 @@ const ecdhBits: Readonly<Record<string, number>> = {
   'P-256': 256, prime256v1: 256, secp256r1: 256, 'P-384': 384, secp384r1: 384, 'P-521': 521, secp521r1: 521,
 };
 
+/** Names of groups as Node has them, where the pool's OpenSSL calls them otherwise. */
+const curveNames: Readonly<Record<string, string>> = {
+  x25519: 'X25519', x448: 'X448', 'P-256': 'prime256v1', secp256r1: 'prime256v1', 'P-384': 'secp384r1', 'P-521': 'secp521r1',
+};
+
 /** What getEphemeralKeyInfo() returns on a client for a key-exchange group; `{}` where the group is not known. */
 export function ephemeralKey(group: string | undefined): EphemeralKeyInfo | Record<string, never> {
   if (group === undefined) return {};
   const finite = /^ffdhe(\d+)$/.exec(group);
   if (finite?.[1] !== undefined) return { type: 'DH', name: group, size: Number(finite[1]) };
-  return { type: 'ECDH', name: group, size: ecdhBits[group] ?? 0 };
+  return { type: 'ECDH', name: curveNames[group] ?? group, size: ecdhBits[group] ?? 0 };
 }

@@ -45,6 +45,8 @@ export interface RequestHooks<Op extends RequestOp> {
 export interface ChannelOwner {
   /** The descriptor belongs to the owner. */
   connection(channel: Channel, body: EventBody<'connection'>, fd: OwnedFd | undefined): void;
+  /** A connection was lost on its way, for want of a descriptor here; the pool ends its session. */
+  missed?(error: TlsPoolError): void;
   listenerClosed(body: EventBody<'listenerClosed'>): void;
   drain(body: EventBody<'drain'>): void;
   /** Only a hand-off socket brings it. The descriptor belongs to the owner; absent: it is closed. */
@@ -95,6 +97,8 @@ export class Channel {
   constructor(fd: OwnedFd, owner: ChannelOwner) {
     this.#fd = fd;
     this.#owner = owner;
+    // A pool that hears nothing goes on accepting for us: the end of a worker thread must be heard.
+    sockets.closeWithThread(fd);
     this.#inlet = new Inlet(fd);
     this.#outlet = new Outlet(fd);
     this.#poll = pollOwned(fd, (status, events) => this.#onReady(status, events));
@@ -267,9 +271,9 @@ export class Channel {
     this.#scheduleInbox();
   }
 
-  #settleQuietly({ message, fds }: Packet): boolean {
+  #settleQuietly({ message, fds, lost }: Packet): boolean {
     if (message.type === 'reply' || message.type === 'error') {
-      this.#settle(message, fds);
+      this.#settle(message, fds, lost);
       return true;
     }
     if (message.type !== 'event' || message.op !== 'closed') return false;
@@ -291,10 +295,11 @@ export class Channel {
     }
   }
 
-  #dispatch({ message, fds }: Packet): void {
+  #dispatch({ message, fds, lost }: Packet): void {
     switch (message.type) {
       case 'event':
-        if (message.op === 'connection') this.#owner.connection(this, message.body, fds[0]);
+        if (lost !== undefined) this.#owner.missed?.(lost);
+        else if (message.op === 'connection') this.#owner.connection(this, message.body, fds[0]);
         else if (message.op === 'closed') this.#endSession(message.body);
         else if (message.op === 'listenerClosed') this.#owner.listenerClosed(message.body);
         else if (message.op === 'drain') this.#owner.drain(message.body);
@@ -302,7 +307,7 @@ export class Channel {
         else this.#owner.plainConnection(message.body, fds[0] as OwnedFd);
         return;
       case 'reply': case 'error':
-        this.#settle(message, fds);
+        this.#settle(message, fds, lost);
         return;
       case 'callback':
         putQuestion(message, (request) => (request === undefined ? this.#owner.asked : this.#pending.get(request)?.hooks.asked), this.#answer(message.op, message.id));
@@ -332,7 +337,7 @@ export class Channel {
     return true;
   }
 
-  #settle(message: Extract<ToClientMessage, { type: 'reply' | 'error' }>, fds: readonly OwnedFd[]): void {
+  #settle(message: Extract<ToClientMessage, { type: 'reply' | 'error' }>, fds: readonly OwnedFd[], lost?: TlsPoolError): void {
     const pending = this.#pending.get(message.id);
     if (pending === undefined) {
       closeAll(fds);
@@ -345,6 +350,8 @@ export class Channel {
     this.#forget(message.id);
     if (message.type === 'error') {
       pending.reject(errorOf(message.body));
+    } else if (lost !== undefined) {
+      pending.reject(lost);
     } else if (message.op === pending.op) {
       pending.hooks.reply?.({ body: message.body, fds });
       pending.resolve({ body: message.body, fds });

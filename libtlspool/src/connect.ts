@@ -3,6 +3,7 @@ import net from 'node:net';
 import { stopReading } from './handle.js';
 import type { Link } from './link.js';
 import { TlsPoolError } from './protocol/index.js';
+import { refuseTlsOptions } from './refuse.js';
 import type { PoolSocket } from './socket.js';
 import { protect } from './starttls.js';
 import type { StartTlsOptions } from './starttls.js';
@@ -26,9 +27,14 @@ export interface ConnectOptions extends Omit<StartTlsOptions, 'role' | 'goAhead'
 }
 
 const defaultConnectMs = 30_000;
+const renamed = {
+  socket: 'use starttls(socket, {role: \'client\'})', path: 'connect with net.connect(), and use starttls(socket, {role: \'client\'})',
+  ALPNProtocols: 'give alpn', timeout: 'give connectMs and handshakeMs; setTimeout() of the socket is for later',
+};
 
 /** @internal */
 export async function connectThrough(link: Link | Promise<Link>, options: ConnectOptions): Promise<PoolSocket> {
+  refuseTlsOptions(options, renamed);
   const { host, port, family, localAddress, lookup, connectMs, signal, ...tls } = options;
   const socket = net.connect({
     host, port,

@@ -30,6 +30,8 @@ export interface SessionStart {
   readonly allowHalfOpen?: boolean;
   /** Do not read before resume() is called. */
   readonly pauseOnConnect?: boolean;
+  /** This program, and not only the policy of the identity, asked the peer for a certificate. */
+  readonly asksCertificate?: boolean;
   /** What is known already, for a session that waited to be accepted. */
   readonly closed?: EventBody<'closed'> | undefined;
 }

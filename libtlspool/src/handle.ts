@@ -48,7 +48,13 @@ function findPipeClass(): PipeClass {
  * `new net.Socket({fd})` would do the same, with five more system calls to guess the kind of the descriptor.
  */
 export function openHandle(fd: OwnedFd): object {
-  pipeClass ??= findPipeClass();
+  try {
+    pipeClass ??= findPipeClass();
+  } catch (error) {
+    // It takes two descriptors, and there may be none.
+    sockets.close(fd);
+    throw error;
+  }
   const handle = new pipeClass(0);
   let errno: number | undefined;
   try {

@@ -8,6 +8,7 @@ import type { OwnedFd, Poll } from './native.js';
 import type { PlainSocket } from './plain.js';
 import type { Pool } from './pool.js';
 import { TlsPoolError } from './protocol/index.js';
+import { refuseTlsOptions } from './refuse.js';
 import { checkSource, openPacketSource } from './source.js';
 import type { Source } from './source.js';
 import type { PoolSocket } from './socket.js';
@@ -207,7 +208,9 @@ export async function listenForHandoff(options: HandoffOptions): Promise<Handoff
   return new HandoffListener<HandedOver>(options);
 }
 
-function checkOptions({ path, fd, highWaterMark, allow, offerMs }: HandoffOptions): void {
+function checkOptions(options: HandoffOptions): void {
+  refuseTlsOptions(options, { requestCert: 'the proxy decides, by clientAuth of its service', ALPNProtocols: 'the proxy decides, by alpn of its service' });
+  const { path, fd, highWaterMark, allow, offerMs } = options;
   const isCount = (value: number | undefined, most: number): boolean => value === undefined || (Number.isInteger(value) && value >= 1 && value <= most);
   if ((path === undefined) === (fd === undefined)) throw new TlsPoolError('BAD_ARGUMENT', { text: 'give one of path and fd to listen on for hand-overs' });
   if (fd !== undefined) checkSource({ fd });

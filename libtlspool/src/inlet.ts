@@ -9,7 +9,12 @@ import { TlsPoolError, checkFds, decodePacket, defaultMaxMessageOctets, maxPacke
 import type { PeekedEnvelope, ToClientMessage } from './protocol/index.js';
 
 /** A message, with descriptors that belong to whoever takes it. */
-export interface Packet { readonly message: ToClientMessage; readonly fds: readonly OwnedFd[] }
+export interface Packet {
+  readonly message: ToClientMessage;
+  readonly fds: readonly OwnedFd[];
+  /** Why its descriptors are not there (SYSTEM): this process has no more. */
+  readonly lost?: TlsPoolError;
+}
 
 /** A packet that we do not understand; its descriptors are closed. */
 export interface Refused { readonly refused: unknown; readonly envelope: PeekedEnvelope }
@@ -39,11 +44,12 @@ export class Inlet {
   take(): Packet | Refused | 'end' | undefined {
     const waiting = this.#rest.shift();
     if (waiting !== undefined) return waiting;
-    const received = sockets.receive(this.#fd, this.maxOctets, maxPacketMessages);
+    const received = sockets.receive(this.#fd, this.maxOctets, maxPacketMessages, true);
     if (received === null) return undefined;
     if (received.eof) return 'end';
     try {
       const messages = decodePacket(received.data, this.maxOctets);
+      if (received.lost !== undefined) return this.#takeRest(messages, received.fds, lostFor(received.lost));
       if (messages.length > 1) return this.#takeApart(messages, received.fds);
       const message = messages[0] as ToClientMessage;
       checkFds(message.type, message.op, received.fds.length);
@@ -70,4 +76,20 @@ export class Inlet {
     this.#rest = messages.map((message) => ({ message, fds: message.op === 'connection' ? fds.slice(next, ++next) : [] }));
     return this.#rest.shift();
   }
+
+  /** Descriptors were lost for want of room, and the first ones may have arrived. No message has more than one, and those that have none are no worse for it. */
+  #takeRest(messages: readonly ToClientMessage[], fds: readonly OwnedFd[], lost: TlsPoolError): Packet | undefined {
+    let next = 0;
+    this.#rest = messages.map((message) => {
+      if (messages.length > 1 && message.op !== 'connection') return { message, fds: [] };
+      const fd = fds[next++];
+      return fd === undefined ? { message, fds: [], lost } : { message, fds: [fd] };
+    });
+    return this.#rest.shift();
+  }
+}
+
+function lostFor(errno: number): TlsPoolError {
+  const text = 'a connection was lost because this process or host has no descriptor left for it; raise the limit (RLIMIT_NOFILE), or take fewer connections (maxConnections)';
+  return new TlsPoolError('SYSTEM', { text, errno, syscall: 'recvmsg' });
 }

@@ -114,6 +114,7 @@ export class Link {
     const channel = new Channel(fd, {
       asked: owner.asked,
       connection: (from, body, plainfd) => owner.connection(from, body, plainfd),
+      missed: (error) => owner.missed?.(error),
       listenerClosed: (body) => owner.listenerClosed(body),
       drain: (body) => owner.drain(body),
       lost: (which, error) => { lost = error; this.#onLost(which, error); },

@@ -6,13 +6,17 @@ import { askFields, askedBy } from './asked.js';
 import type { AskedOptions } from './asked.js';
 import { closeAll } from './inlet.js';
 import type { Channel, Reply, SessionSink } from './channel.js';
+import type { SessionStart } from './control.js';
 import { Link } from './link.js';
 import type { LinkOptions } from './link.js';
+import { sockets } from './native.js';
 import type { OwnedFd } from './native.js';
 import { TlsPoolError, isErrorCode } from './protocol/index.js';
-import type { Backend, ClientAuth, EventBody, RequestBody } from './protocol/index.js';
+import { asksCertificate } from './start.js';
+import type { Backend, ClientAuth, Endpoint, EventBody, RequestBody } from './protocol/index.js';
 import { PoolSocket } from './socket.js';
-import { addressOf, checkSource, openSource } from './source.js';
+import { refuseTlsOptions } from './refuse.js';
+import { addressOf, checkSource, closeQuietly, openSource } from './source.js';
 import type { Source, SourceOptions } from './source.js';
 
 /** How to listen. */
@@ -44,6 +48,8 @@ export interface ListenOptions extends SourceOptions, AskedOptions {
   readonly pauseOnConnect?: boolean;
 }
 
+const renamed = { requestCert: 'give clientAuth', ALPNProtocols: 'give alpn' };
+
 /** For sessions that this program started and does not read from. */
 const unheard: SessionSink = { noteClosed: () => undefined, noteLost: () => undefined };
 
@@ -69,6 +75,7 @@ export class Listener extends Acceptor<PoolSocket> {
     this.#highWaterMark = options.highWaterMark ?? 128;
     this.#link = new Link(pool, {
       connection: (channel, body, fd) => this.#onConnection(channel, body, fd),
+      missed: (error) => this.emit('refused', error),
       listenerClosed: (body) => this.#onListenerClosed(body),
       drain: (body) => this.emit('drain', body),
       asked: askedBy(options),
@@ -81,9 +88,11 @@ export class Listener extends Acceptor<PoolSocket> {
 
   /** @internal Opens the socket and hands it over. `sink` takes each socket straight from the event; `admit` may refuse before one is made. */
   static async open(pool: LinkOptions, options: ListenOptions, sink?: (socket: PoolSocket) => void, admit?: () => boolean): Promise<Listener> {
-    checkSource(options);
-    if (options.highWaterMark !== undefined && !(Number.isInteger(options.highWaterMark) && options.highWaterMark >= 1)) {
-      throw new TlsPoolError('BAD_ARGUMENT', { text: `highWaterMark is ${String(options.highWaterMark)}; it must be 1 or more`, field: 'highWaterMark' });
+    try {
+      checkOptions(options);
+    } catch (error) {
+      if (options.fd !== undefined && options.fd >= 0) closeQuietly(options.fd as OwnedFd);
+      throw error;
     }
     const listener = new Listener(pool, options);
     listener.#sink = sink;
@@ -145,7 +154,10 @@ export class Listener extends Acceptor<PoolSocket> {
     const deadline = performance.now() + this.#link.timeoutMs;
     for (;;) {
       const joined = await rejected(channel.request('join', { share }, [], this.#link.timeoutMs), 'LISTENER_UNKNOWN');
-      if (joined !== undefined) return joined;
+      if (joined !== undefined) {
+        this.#leaveTo(joined.body.local);
+        return joined;
+      }
       // Another process may be between opening the socket and handing it over, or be quicker: join it then.
       const listened = await rejected(this.#listen(channel), 'SHARE_TAKEN', 'EADDRINUSE');
       if (listened !== undefined) return listened;
@@ -154,9 +166,25 @@ export class Listener extends Acceptor<PoolSocket> {
     }
   }
 
+  /** Another process was quicker, at the first start or after one of the pool. A socket of ours beside its own would get connections that nobody accepts. */
+  #leaveTo(local: Endpoint): void {
+    const { fd, reusePort } = this.#options;
+    if (this.#source === undefined || fd !== undefined) return;
+    // One address can have two sockets with SO_REUSEPORT only; otherwise it is ours that the pool still has.
+    if (local.family === 'unix' || (reusePort !== true && local.port === sockets.socketInfo(this.#source.fd).local?.port)) return;
+    this.#source.close();
+    this.#source = undefined;
+  }
+
   async #listen(channel: Channel): Promise<Reply<'listen' | 'join'>> {
-    this.#source ??= await openSource(this.#options);
+    this.#source ??= await openSource({ ...this.#options, ...this.#portBefore() });
     return channel.request('listen', listenBody(this.#options), [this.#source.fd], this.#link.timeoutMs);
+  }
+
+  /** Who joined a share has no socket: after a restart of the pool it opens the port that the kernel chose before, or finds that another process has kept it. */
+  #portBefore(): { readonly port?: number } {
+    const { port = 0, path } = this.#options;
+    return port === 0 && path === undefined && typeof this.#local === 'object' ? { port: this.#local.port } : {};
   }
 
   #onConnection(channel: Channel, body: EventBody<'connection'>, fd: OwnedFd | undefined): void {
@@ -171,14 +199,25 @@ export class Listener extends Acceptor<PoolSocket> {
     }
     const start = {
       channel, fd, ctlkey: body.ctlkey, info: body.info,
-      allowHalfOpen: this.#options.allowHalfOpen ?? false, pauseOnConnect: this.#options.pauseOnConnect ?? false,
+      asksCertificate: asksCertificate(this.#options), allowHalfOpen: this.#options.allowHalfOpen ?? false, pauseOnConnect: this.#options.pauseOnConnect ?? false,
     };
     if (this.#sink !== undefined) {
-      this.#sink(new PoolSocket(start));
+      this.#deliver(this.#sink, start);
       return;
     }
     this.offer(new WaitingSession(start));
     if (this.waiting >= this.#highWaterMark) channel.pause();
+  }
+
+  #deliver(sink: (socket: PoolSocket) => void, start: SessionStart): void {
+    let socket: PoolSocket;
+    try {
+      socket = new PoolSocket(start);
+    } catch (error) {
+      this.emit('refused', error instanceof TlsPoolError ? error : new TlsPoolError('INTERNAL', { cause: error }));
+      return;
+    }
+    sink(socket);
   }
 
   protected override onTaken(): void {
@@ -189,6 +228,14 @@ export class Listener extends Acceptor<PoolSocket> {
     const error = new TlsPoolError(isErrorCode(code) ? code : 'LISTENER_CLOSED', { text: `the pool closed the listener: ${text}` });
     this.finish(error, error, () => { this.#source?.close(); this.#link.close(true); });
   }
+}
+
+function checkOptions(options: ListenOptions): void {
+  refuseTlsOptions(options, renamed);
+  checkSource(options);
+  const { highWaterMark } = options;
+  if (highWaterMark === undefined || (Number.isInteger(highWaterMark) && highWaterMark >= 1)) return;
+  throw new TlsPoolError('BAD_ARGUMENT', { text: `highWaterMark is ${String(highWaterMark)}; it must be 1 or more`, field: 'highWaterMark' });
 }
 
 /** The result, or undefined when it was rejected with one of these codes, or for one of these errnos. */

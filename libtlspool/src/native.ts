@@ -34,6 +34,8 @@ export interface Received {
   readonly fds: OwnedFd[];
   /** The peer has ended its side. */
   readonly eof: boolean;
+  /** Only with `mayLose`: descriptors behind those in `fds` came and could not be installed, for this errno (negative). */
+  readonly lost?: number;
 }
 
 /** Who is at the other end of a UNIX socket, as the kernel noted when it was connected. */
@@ -145,9 +147,9 @@ export interface NativeSockets {
   /**
    * One recvmsg with MSG_CMSG_CLOEXEC; null when nothing is there (EAGAIN). A packet that did not fit (MSG_TRUNC, MSG_CTRUNC)
    * or carries more than maxFds descriptors throws TlsPoolError MESSAGE_TOO_LARGE or FD_COUNT after closing all of them; FD_COUNT with
-   * errno -EMFILE or -ENFILE when they could not be installed here. maxOctets is 1 to 2^24, maxFds 0 to 253. Never blocks.
+   * errno -EMFILE or -ENFILE when they could not be installed here; with mayLose such a packet comes with those that could, the first ones, and `lost`. maxOctets is 1 to 2^24, maxFds 0 to 253. Never blocks.
    */
-  receive(fd: BorrowedFd, maxOctets: number, maxFds: number): Received | null;
+  receive(fd: BorrowedFd, maxOctets: number, maxFds: number, mayLose?: boolean): Received | null;
   /** Octets that wait, left where they are; empty at end of stream, null when nothing is there (EAGAIN). maxOctets is 1 to 2^24. Never blocks. */
   peek(fd: BorrowedFd, maxOctets: number): Buffer | null;
   /** Of a connected UNIX socket. */
@@ -158,6 +160,16 @@ export interface NativeSockets {
   shutdown(fd: BorrowedFd, how: 0 | 1 | 2): void;
   /** close(2), never retried on EINTR (the descriptor is gone either way). */
   close(fd: OwnedFd): void;
+  /**
+   * The end of a descriptor that came from somebody who need not be trusted: close() may wait for as long as he likes (SO_LINGER, a file of FUSE), and throw what he likes; this
+   * does neither. What is no socket, or is one that would wait for its peer, is closed by a thread, a moment later; such a socket waits no more.
+   */
+  discard(fd: OwnedFd): void;
+  /**
+   * Has a descriptor closed when this thread ends, if close() has not done so by then: Worker.terminate() gives JavaScript no chance to, and the process lives on. Only for descriptors
+   * that are closed by close() and never given away.
+   */
+  closeWithThread(fd: OwnedFd): void;
   /** dup with CLOEXEC. */
   dup(fd: BorrowedFd): OwnedFd;
   /** Blocking poll(2) of one descriptor; returns revents in poll(2)'s bits (POLLIN 1, POLLOUT 4, POLLERR 8, POLLHUP 16, POLLRDHUP 8192), 0 on time-out. */

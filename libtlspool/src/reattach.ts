@@ -1,5 +1,7 @@
 /** Going on with a session that another program had. */
+import { AsyncResource } from 'node:async_hooks';
 import type net from 'node:net';
+import type { Reply } from './channel.js';
 import type { Link } from './link.js';
 import { sockets } from './native.js';
 import type { OwnedFd } from './native.js';
@@ -28,7 +30,7 @@ export async function reattachSocket(link: Link, ctlkey: Uint8Array, socket: net
     let made: (() => PoolSocket) | undefined;
     await channel.request('reattach', { ctlkey }, [], link.timeoutMs, {
       // In the turn of the reply: `closed` may be right behind it.
-      reply: ({ body: { info } }) => {
+      reply: AsyncResource.bind(({ body: { info } }: Reply<'reattach'>) => {
         const owned = fd as OwnedFd;
         fd = undefined;
         try {
@@ -37,7 +39,7 @@ export async function reattachSocket(link: Link, ctlkey: Uint8Array, socket: net
         } catch (error) {
           made = () => { throw error; };
         }
-      },
+      }),
     });
     if (made === undefined) throw new TlsPoolError('INTERNAL');
     return made();

@@ -5,6 +5,7 @@ import type { Listener, ListenOptions } from './listener.js';
 import { defaultPool } from './pool.js';
 import type { Pool } from './pool.js';
 import { TlsPoolError } from './protocol/index.js';
+import { refuseTlsOptions } from './refuse.js';
 import type { PoolSocket } from './socket.js';
 
 /** Options of createServer(): how to listen, and tls.createServer()'s names for the same things. */
@@ -34,19 +35,9 @@ export interface ServerEvents {
   drop: [];
 }
 
-/** Options that only make sense where the keys are. */
-const keyOptions = ['key', 'cert', 'ca', 'pfx', 'passphrase', 'secureContext', 'crl', 'dhparam', 'SNICallback', 'pskCallback'] as const;
-
-/** Throws BAD_ARGUMENT for options that would be ignored: a program must not believe in a trust store that nobody looks at. */
-export function refuseKeyOptions(options: object): void {
-  const found = keyOptions.find((name) => (options as Record<string, unknown>)[name] !== undefined);
-  if (found === undefined) return;
-  throw new TlsPoolError('BAD_ARGUMENT', { text: `the option ${found} is not for a program behind a pool, which has the keys and the trust: name an identity with localid`, field: found });
-}
-
 /** Translates tls.createServer()'s names. */
 export function listenOptions(options: ServerOptions): ListenOptions {
-  refuseKeyOptions(options);
+  refuseTlsOptions(options);
   const { pool: _pool, ALPNProtocols, requestCert, ...rest } = options;
   const alpn = rest.alpn ?? ALPNProtocols;
   const clientAuth = rest.clientAuth ?? (requestCert === true ? rest.rejectUnauthorized === false ? 'request' : 'require' : undefined);
@@ -192,7 +183,7 @@ function addressArguments(args: readonly unknown[]): ServerAddress {
   };
 }
 
-/** A server in the shape of tls.createServer(), without keys. Throws BAD_ARGUMENT for options that carry keys or trust. */
+/** A server in the shape of tls.createServer(), without keys. Throws BAD_ARGUMENT for options of node:tls that would be ignored, such as those that carry keys or trust. */
 export function createServer(options: ServerOptions = {}, onSecureConnection?: (socket: PoolSocket) => void): Server {
   const server = new Server(options);
   if (onSecureConnection !== undefined) server.on('secureConnection', onSecureConnection);

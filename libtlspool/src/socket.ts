@@ -1,4 +1,5 @@
 /** The plain-text side of a TLS session, in the shape of a tls.TLSSocket. */
+import { AsyncResource } from 'node:async_hooks';
 import { X509Certificate } from 'node:crypto';
 import net from 'node:net';
 import type { CipherNameAndProtocol, DetailedPeerCertificate, EphemeralKeyInfo, PeerCertificate } from 'node:tls';
@@ -6,7 +7,7 @@ import { legacyChain, ephemeralKey } from './certificates.js';
 import type { SessionSink } from './channel.js';
 import type { ChannelBindings, Released, SessionControl, SessionNames, SessionStart } from './control.js';
 import { tellEndpoints } from './endpoints.js';
-import { openHandle } from './handle.js';
+import { openHandle, stopReading } from './handle.js';
 import { sockets } from './native.js';
 import type { OwnedFd } from './native.js';
 import { NoControl } from './nocontrol.js';
@@ -47,6 +48,9 @@ export class PoolSocket extends net.Socket implements SessionSink {
   #undecided = false;
   #reset = false;
   #aborted: (() => void) | undefined;
+  readonly #asksCertificate: boolean;
+  /** What the pool says of the session comes in the context of whoever connected to the pool; our events belong to whoever got this socket. */
+  readonly #context = new AsyncResource('tlspool.PoolSocket', { requireManualDestroy: true });
 
   /** @internal Sockets come from a Listener, starttls() or connect(). Closes the descriptor when it throws. */
   constructor(start: SessionStart) {
@@ -61,6 +65,7 @@ export class PoolSocket extends net.Socket implements SessionSink {
     this.#preamble = start.preamble;
     this.#lossGraceMs = start.lossGraceMs ?? lossGraceMs;
     this.#closed = start.closed;
+    this.#asksCertificate = start.asksCertificate ?? false;
     if (start.closed === undefined) start.channel.addSession(start.ctlkey, this);
   }
 
@@ -69,12 +74,13 @@ export class PoolSocket extends net.Socket implements SessionSink {
   /** @internal */
   noteClosed(closed: EventBody<'closed'>): void {
     this.#closed = closed;
-    if (this.#undecided) this.#decide();
-    this.#aborted?.();
+    this.#context.runInAsyncScope(this.#noteEnd, this);
   }
 
   /** @internal */
-  noteLost(): void {
+  noteLost(): void { this.#context.runInAsyncScope(this.#noteEnd, this); }
+
+  #noteEnd(): void {
     if (this.#undecided) this.#decide();
     this.#aborted?.();
   }
@@ -160,6 +166,8 @@ export class PoolSocket extends net.Socket implements SessionSink {
    * end, should the pool see that first, asks for an orderly close.
    */
   #abort(done: () => void): void {
+    // Node throws, outside of every handler, when octets come to a socket that is destroyed; the peer decides whether some do.
+    stopReading(this);
     const timer = setTimeout(() => this.#aborted?.(), sessionRequestMs);
     this.#aborted = () => {
       this.#aborted = undefined;
@@ -182,8 +190,11 @@ export class PoolSocket extends net.Socket implements SessionSink {
   get encrypted(): true { return true; }
   /** True only when a certificate of the peer was verified against the trust of the identity; reauthenticate() changes it. */
   get authorized(): boolean { return this.#info.authorized; }
-  /** Why the peer's certificate was not accepted, in OpenSSL's spelling; null otherwise. */
-  get authorizationError(): string | null { return this.#info.authorizationError ?? null; }
+  /** Why the peer's certificate was not accepted, in OpenSSL's spelling; as in Node UNABLE_TO_GET_ISSUER_CERT where this program asked for one and none came; null otherwise. */
+  get authorizationError(): string | null { return this.#info.authorizationError ?? (this.#lacksCertificate ? 'UNABLE_TO_GET_ISSUER_CERT' : null); }
+  get #lacksCertificate(): boolean { return this.#asksCertificate && !this.#info.authorized && this.#info.peerCertificates.length === 0; }
+  /** Always false: the handshake was done before there was a socket. */
+  get secureConnecting(): false { return false; }
   /** Server name of the ClientHello (RFC 6066 section 3), or false. */
   get servername(): string | false { return this.#info.servername ?? false; }
   /** Application protocol (RFC 7301), or false. */
@@ -311,7 +322,7 @@ export class PoolSocket extends net.Socket implements SessionSink {
       // The addresses may be what a proxy said of the client, which the pool does not know.
       const { remote, local } = this.#info;
       this.#info = { ...body.info, ...(remote !== undefined && { remote }), ...(local !== undefined && { local }) };
-      const outcome = reauthenticationOf(body);
+      const outcome = { ...reauthenticationOf(body), authorizationError: this.authorizationError };
       // Not from within the promise: a handler that throws must not become its rejection.
       process.nextTick(() => this.emit('reauthenticated', outcome));
       return outcome;

@@ -110,12 +110,15 @@ function inherited(fd: number, type?: 'seqpacket'): Source {
   return closing(copy);
 }
 
-function closeQuietly(fd: OwnedFd): void {
+/** @internal Closes what may be no descriptor. */
+export function closeQuietly(fd: OwnedFd): void {
   try { sockets.close(fd); } catch { /* it was no descriptor: the error that is thrown says so */ }
 }
 
 function closing(fd: OwnedFd, clean?: () => void): Source {
   let open = true;
+  // The port of a worker thread that was terminated would stay open, with nobody to accept from it.
+  sockets.closeWithThread(fd);
   return {
     fd,
     close() {

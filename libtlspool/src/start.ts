@@ -1,4 +1,5 @@
 /** The request that protects a connected socket, for PoolSockets and for bare descriptors. */
+import { AsyncResource } from 'node:async_hooks';
 import { askFields, askedBy } from './asked.js';
 import type { AskedOptions } from './asked.js';
 import type { Channel, Reply } from './channel.js';
@@ -53,6 +54,9 @@ export interface StartRequest extends StartOptions, AskedOptions {
   readonly backend?: Backend | undefined;
 }
 
+/** @internal For PoolSockets. */
+export const asksCertificate = ({ clientAuth = 'none' }: Pick<StartOptions, 'clientAuth'>): boolean => clientAuth !== 'none';
+
 /** A TLS server says nothing before the ClientHello; what is there already was sent in plain text. */
 function refuseEarlyKernel(fd: BorrowedFd, role: StartOptions['role']): void {
   if (role !== 'client') return;
@@ -67,6 +71,8 @@ function refuseEarlyKernel(fd: BorrowedFd, role: StartOptions['role']): void {
  */
 export async function startSession<T>(promised: Link | Promise<Link>, request: StartRequest, make: (channel: Channel, reply: Reply<'starttls'>) => T): Promise<T> {
   const { cryptfd, plainfd, signal } = request;
+  // Events of what is made belong to whoever asked for it, and not to whoever happened to connect to the pool first.
+  const makeHere = AsyncResource.bind(make);
   const held = plainfd === undefined ? [cryptfd] : [cryptfd, plainfd];
   // The pool has the same socket: shutting it down ends the handshake there.
   const abort = (): void => shutDown(cryptfd);
@@ -78,7 +84,7 @@ export async function startSession<T>(promised: Link | Promise<Link>, request: S
     let made: (() => T) | undefined;
     const reply = (got: Reply<'starttls'>): void => {
       try {
-        const value = make(channel, got);
+        const value = makeHere(channel, got);
         made = () => value;
       } catch (error) {
         // Thrown in the promise's turn: whoever reads the messages has nothing to do with it.

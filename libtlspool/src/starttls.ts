@@ -6,10 +6,11 @@ import type { Link } from './link.js';
 import { sockets } from './native.js';
 import type { BorrowedFd, OwnedFd } from './native.js';
 import { TlsPoolError } from './protocol/index.js';
+import { refuseTlsOptions } from './refuse.js';
 import { PoolSocket } from './socket.js';
 import { speakPreamble, speaks } from './speak.js';
 import type { PreambleOptions, Spoken } from './speak.js';
-import { startSession } from './start.js';
+import { asksCertificate, startSession } from './start.js';
 import type { StartOptions } from './start.js';
 
 /** How to protect a connected socket. */
@@ -24,6 +25,8 @@ export interface StartTlsOptions extends StartOptions, PreambleOptions, Pick<Ask
   /** The plain-text socket does not read before resume(). Default false. */
   readonly pauseOnConnect?: boolean;
 }
+
+const renamed = { isServer: 'give role', requestCert: 'give clientAuth', ALPNProtocols: 'give alpn' };
 
 /**
  * Hands a connected socket to the pool and resolves with the plain-text side once the handshake is done. Settles once.
@@ -56,7 +59,9 @@ export async function protect(link: Link | Promise<Link>, socket: net.Socket | O
   socket.on('error', () => undefined);
   try {
     const fd = quiesce(socket);
-    speaks(options); // before anything is said
+    // Before anything is said.
+    refuseTlsOptions(options, renamed);
+    speaks(options);
     await flush(socket, options.goAhead);
     return await open(link, sockets.dup(fd), options);
   } finally {
@@ -102,6 +107,7 @@ function flush(socket: net.Socket, goAhead: string | Uint8Array | undefined): Pr
 async function open(link: Link | Promise<Link>, cryptfd: OwnedFd, options: StartTlsOptions): Promise<PoolSocket> {
   let spoken: Spoken = {};
   try {
+    refuseTlsOptions(options, renamed);
     if (speaks(options)) spoken = await speakPreamble(cryptfd, link, options);
   } catch (error) {
     sockets.close(cryptfd);
@@ -121,6 +127,6 @@ function handOver(link: Link | Promise<Link>, cryptfd: OwnedFd, options: StartTl
       throw new TlsPoolError('HANDSHAKE_FAILED', { text: `${protocol ?? 'the protocol'} without a request for TLS needs the application protocol ${alpn}, which was not negotiated` });
     }
     const preamble = protocol === undefined ? undefined : { protocol, tls: true, ...(state === undefined ? {} : { state }) };
-    return new PoolSocket({ channel, fd, ctlkey, info, preamble, allowHalfOpen, pauseOnConnect });
+    return new PoolSocket({ channel, fd, ctlkey, info, preamble, asksCertificate: asksCertificate(options), allowHalfOpen, pauseOnConnect });
   });
 }

@@ -1,10 +1,12 @@
 /** `plainside` callbacks, and what `servername` has beside the name. */
 import assert from 'node:assert/strict';
+import { closeSync, openSync } from 'node:fs';
 import type { CallbackOp } from 'libtlspool/protocol';
 import type { OwnedFd } from 'libtlspool/native';
 import { sockets } from 'libtlspool/native';
 import { Bench, established, openDescriptors, userA } from './api-support.js';
 import type { TestClient } from './api-support.js';
+import { until } from '../support/wait.js';
 
 describe('front: plainside callbacks', () => {
   let bench: Bench;
@@ -64,6 +66,18 @@ describe('front: plainside callbacks', () => {
     const { fds } = await client.next();
     assert.equal(fds.length, 1);
     for (const fd of fds) sockets.close(fd);
+  });
+
+  it('what is no socket never reaches the engine: the session is refused, and the reply is FD_KIND', async () => {
+    const { session, question: { id } } = await asked();
+    const before = openDescriptors();
+    const file = openSync('/dev/null', 'r') as OwnedFd;
+    await answer('plainside', id, {}, file);
+    closeSync(file);
+    refused(session);
+    bench.emit({ kind: 'failed', session, listener: 0, code: 'PLAINSIDE_REFUSED', text: 'refused' });
+    assert.equal((await client.next()).body['code'], 'FD_KIND');
+    await until(() => openDescriptors() === before, { what: 'the file to be closed' });
   });
 
   it('a refusal, also one with a descriptor, and an error refuse; the reply is the engine\'s error', async () => {

@@ -203,6 +203,21 @@ describe('libtlspool: a truncated stream never looks complete', () => {
     assert.equal(fake.seen.filter(({ message: { op } }) => op === 'close').length, 1);
   });
 
+  it('what the peer sends while destroy(error) waits for the pool is left unread, and does not bring the process down', async () => {
+    const { socket, end } = await accept();
+    const [done, asked] = [outcome(socket), fake.next('close')];
+    fake.handlers.close = () => ({});
+    socket.destroy(new Error('enough'));
+    await asked;
+    sockets.send(end, Buffer.from('the peer has not heard yet'));
+    // A turn of the loop in which the plain-text side is readable.
+    await pool.ping();
+    client.closed(1, 'closed');
+    assert.deepEqual(await done, { text: '', ending: 'Error: enough' });
+    assert.equal(socket.bytesRead, 0);
+    sockets.close(end);
+  });
+
   it('an exporter length of 0 or 4097 is refused without asking the pool', async () => {
     const { socket, end } = await accept();
     for (const length of [0, 4097, 1.5]) {

@@ -23,7 +23,16 @@ int int_option(int fd, int option, int fallback) {
 
 void UniqueFd::reset(int fd) {
   const int old = std::exchange(fd_, fd);
-  if (old >= 0) ::close(old);
+  if (old < 0) return;
+  linger wait{};
+  socklen_t length = sizeof wait;
+  // Whoever handed the socket over, or the listener that it was accepted from, may have set SO_LINGER: close(2) would make this thread wait for the
+  // peer, O_NONBLOCK or not (socket(7)). 0 seconds do not wait: they are our own reset_on_close().
+  if (getsockopt(old, SOL_SOCKET, SO_LINGER, &wait, &length) == 0 && wait.l_onoff != 0 && wait.l_linger != 0) {
+    const linger none{0, 0};
+    setsockopt(old, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+  }
+  ::close(old);
 }
 
 Endpoint endpoint_of(const sockaddr_storage& address, socklen_t length) {

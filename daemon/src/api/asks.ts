@@ -50,7 +50,11 @@ export class AskTable {
   readonly #asked = new Map<number, Connection>();
   #lastId = 0;
 
-  constructor(private readonly engine: () => Engine, private readonly selectorOf: (connection: Connection, localid: string | undefined) => Selector) {}
+  /** `refusing` is told why a session is refused, where the engine will not know. */
+  constructor(
+    private readonly engine: () => Engine, private readonly selectorOf: (connection: Connection, localid: string | undefined) => Selector,
+    private readonly refusing: (session: number, error: TlsPoolError) => void,
+  ) {}
 
   /** Puts the engine's question about a name to the client. */
   askServername(event: HelloEvent, connection: Connection, subject: Subject, settings: AskSettings): void {
@@ -77,9 +81,11 @@ export class AskTable {
       if (message.op === 'servername') this.#decide(ask, message.body, fds);
       else this.#supply(ask, message.body, fds);
       return undefined;
-    } catch (error) {
+    } catch (thrown) {
+      const error = thrown instanceof TlsPoolError ? thrown : new TlsPoolError('INTERNAL', { cause: thrown });
+      if (error.code === 'FD_KIND' && ask.op === 'plainside') this.refusing(ask.session, error);
       this.#refuse(ask);
-      return error instanceof TlsPoolError ? error : new TlsPoolError('INTERNAL', { cause: error });
+      return error;
     }
   }
 
@@ -136,11 +142,16 @@ export class AskTable {
     fds.release(0);
   }
 
-  /** Whether the descriptor is of the right kind is the engine's to say, so that the client hears of it with the end of the session. */
+  /**
+   * Whether the socket is of the right kind is the engine's to say, so that the client hears of it with the end of the session. What is no socket must not come that far:
+   * its calls and its end may take as long as the client likes (a file of FUSE).
+   */
   #supply(ask: Ask, { refuse }: AnswerBody<'plainside'>, fds: FdBag): void {
     if (refuse === true) throw new TlsPoolError('PLAINSIDE_REFUSED');
+    const plainfd = fds.at(0);
+    if (plainfd !== -1) sockets.socketInfo(plainfd);
     this.#settle(ask);
-    this.engine().supply(ask.session, fds.at(0));
+    this.engine().supply(ask.session, plainfd);
     fds.release(0);
   }
 

@@ -12,7 +12,7 @@ import type { OwnedFd, Poll } from 'libtlspool/native';
 import type { Client } from '../policy/access.js';
 import type { Owner, Session } from '../session/index.js';
 import { asPoolError, errorBodyOf } from './faults.js';
-import { FdBag, closeFd } from './fdbag.js';
+import { FdBag, closeClient, closeFd } from './fdbag.js';
 import { Outbox } from './outbox.js';
 import type { ItemKind } from './outbox.js';
 
@@ -39,8 +39,6 @@ export interface ConnectionHooks {
 const packetsPerTurn = 32;
 /** Replies that may wait for a client that sends requests but does not read: so many times its outstanding requests. */
 const repliesFactor = 4;
-/** Packets thrown away when we close first: unread ones would turn our last message into ECONNRESET at the client. */
-const packetsDrained = 64;
 
 /** fresh: nothing but `hello` is accepted. refused: its first message is answered with why it may not
  * talk to us. ending: closes once all is sent. */
@@ -170,8 +168,7 @@ export class Connection implements Owner {
     clearTimeout(this.#helloTimer);
     this.#outbox.close();
     this.#poll.close();
-    this.#discard();
-    sockets.close(this.#fd);
+    closeClient(this.#fd);
     this.#hooks.gone(this, reason);
   }
 
@@ -300,17 +297,5 @@ export class Connection implements Owner {
     // Level-triggered: what is not read while we end would wake us for ever.
     const reading = this.state === 'ending' ? 0 : pollReadable;
     this.#poll.start(reading | pollDisconnect | (this.#isWriting ? pollWritable : 0));
-  }
-
-  #discard(): void {
-    for (let count = 0; count < packetsDrained; count += 1) {
-      try {
-        const received = sockets.receive(this.#fd, this.#limits.messageOctets, maxMessageFds);
-        if (received === null || received.eof) return;
-        new FdBag(received.fds).close();
-      } catch (error) {
-        if (asPoolError(error).code === 'SYSTEM') return;
-      }
-    }
   }
 }

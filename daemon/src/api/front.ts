@@ -70,7 +70,10 @@ export class Front {
     const engine = () => parts.engine;
     this.sessions = new SessionTable(parts.limits.messageOctets);
     this.listeners = new ListenerTable(engine, (uid) => this.sessions.countOf(uid) < parts.access.sessionsPerClient);
-    this.asks = new AskTable(engine, (connection, localid) => parts.store.serverSelector(connection.client, localid));
+    this.asks = new AskTable(engine, (connection, localid) => parts.store.serverSelector(connection.client, localid), (session, error) => {
+      const start = this.starts.get(session);
+      if (start !== undefined) start.refusal = error;
+    });
     const { store, log, choices = Choices.inMemory({ log }), unlock = () => Promise.resolve('gone') } = parts;
     this.services = new Services({ store, log, choices, unlock });
     this.clientServices = new ClientServices(this.services, () => this.asks.newId());

@@ -6,6 +6,7 @@ import { TlsPoolError } from 'libtlspool/protocol';
 import { pollDisconnect, pollReadable, pollWritable, sockets } from 'libtlspool/native';
 import type { OwnedFd, Poll } from 'libtlspool/native';
 import { asPoolError } from '../api/faults.js';
+import { closeClient } from '../api/fdbag.js';
 import { Outbox } from '../api/outbox.js';
 import type { Client } from '../policy/access.js';
 import type { Owner, Session } from '../session/index.js';
@@ -121,7 +122,7 @@ export class V2Connection implements Owner {
     this.#outbox.close();
     this.#poll.close();
     this.#reader.close();
-    sockets.close(this.#fd);
+    closeClient(this.#fd);
     this.#callbacks.closeAll();
     this.#hooks.gone(this, reason);
   }

@@ -21,6 +21,8 @@ struct Addon {
   size_t scratch_octets = 0;
   // Poll handles that libuv knows, those that are being closed included.
   std::unordered_set<PollHandle*> polls;
+  // Descriptors that a thread which is ended, rather than ends, would leave open: closeWithThread().
+  std::unordered_set<int> guarded;
   // Set while the environment goes down and waits for `polls` to become empty.
   napi_async_cleanup_hook_handle teardown = nullptr;
   bool tearing_down = false;
@@ -30,9 +32,12 @@ using Verb = napi_value (*)(napi_env, napi_callback_info);
 
 // descriptor.cc
 napi_value close_fd(napi_env, napi_callback_info);
+napi_value close_with_thread(napi_env, napi_callback_info);
 napi_value dup_fd(napi_env, napi_callback_info);
 napi_value shutdown_fd(napi_env, napi_callback_info);
 napi_value poll_wait(napi_env, napi_callback_info);
+// discard.cc
+napi_value discard_fd(napi_env, napi_callback_info);
 // unix.cc
 napi_value socket_pair(napi_env, napi_callback_info);
 napi_value unix_connect(napi_env, napi_callback_info);

@@ -17,8 +17,17 @@ napi_value close_fd(napi_env env, napi_callback_info info) {
   Call call(env, info);
   const auto fd = call.fd(call.arg(0));
   if (!fd) return nullptr;
+  call.addon().guarded.erase(*fd);
   // Not retried on EINTR: Linux has released the descriptor by then, and another thread may have its number already.
   if (::close(*fd) != 0 && errno != EINTR) return call.fail_system("close", errno);
+  return call.undefined();
+}
+
+napi_value close_with_thread(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  const auto fd = call.fd(call.arg(0));
+  if (!fd) return nullptr;
+  call.addon().guarded.insert(*fd);
   return call.undefined();
 }
 

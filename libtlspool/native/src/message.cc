@@ -12,6 +12,7 @@
 
 #include "addon.h"
 #include "call.h"
+#include "discard.h"
 
 #ifndef SCM_PIDFD
 #define SCM_PIDFD 0x04
@@ -32,13 +33,13 @@ class ReceivedFds {
   ReceivedFds(const ReceivedFds&) = delete;
   ReceivedFds& operator=(const ReceivedFds&) = delete;
   ~ReceivedFds() {
-    for (size_t index = 0; index < count_; index++) ::close(fds_[index]);
+    for (size_t index = 0; index < count_; index++) discard(fds_[index]);
   }
   void add(int fd) {
     if (count_ < fds_.size()) {
       fds_[count_++] = fd;
     } else {
-      ::close(fd);
+      discard(fd);
     }
   }
   size_t count() const { return count_; }
@@ -87,7 +88,7 @@ bool reserve_scratch(Call& call, size_t octets) {
   return addon.scratch != nullptr;
 }
 
-napi_value received_value(Call& call, size_t octets, ReceivedFds& fds) {
+napi_value received_value(Call& call, size_t octets, ReceivedFds& fds, int lost_because = 0) {
   napi_env env = call.env();
   napi_value result = nullptr;
   napi_value data = nullptr;
@@ -106,6 +107,7 @@ napi_value received_value(Call& call, size_t octets, ReceivedFds& fds) {
     if (number == nullptr || !call.ok(napi_set_element(env, list, index, number))) return nullptr;
   }
   if (!call.set(result, "data", data) || !call.set(result, "fds", list) || !call.set(result, "eof", eof)) return nullptr;
+  if (lost_because != 0 && !call.set(result, "lost", call.integer_value(-lost_because))) return nullptr;
   fds.release();  // The caller's now.
   return result;
 }
@@ -216,6 +218,11 @@ napi_value receive_message(napi_env env, napi_callback_info info) {
   }
   if ((message.msg_flags & MSG_CTRUNC) != 0) {
     const int error = out_of_descriptors(*fd);
+    bool may_lose = false;
+    napi_get_value_bool(env, call.arg(3), &may_lose);  // Anything that is no boolean leaves it false.
+    if (may_lose && error != 0 && octets > 0 && fds.count() <= static_cast<size_t>(*max_fds)) {
+      return received_value(call, static_cast<size_t>(octets), fds, error);
+    }
     return call.fail(fd_count, error != 0 ? "descriptors that came with a packet were lost, because this process or host has no more; raise the limit"
                                           : "a packet came with more control data than any that is asked for", error);
   }

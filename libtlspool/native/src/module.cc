@@ -19,8 +19,9 @@ constexpr Entry entries[] = {
     {"receive", receive_message},  {"peerCredentials", peer_credentials},
     {"socketInfo", socket_info},   {"shutdown", shutdown_fd},
     {"close", close_fd},           {"dup", dup_fd},
+    {"discard", discard_fd},
     {"pollWait", poll_wait},       {"poll", make_poll},
-    {"peek", peek_octets},
+    {"peek", peek_octets},         {"closeWithThread", close_with_thread},
 };
 
 napi_value bind(napi_env env, napi_callback_info info) {

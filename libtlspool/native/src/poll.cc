@@ -7,6 +7,7 @@
 // The handle watches its own duplicate of the descriptor. libuv aborts the process when a descriptor disappears
 // between uv_poll_start and the next turn of the loop; a caller's mistake must not be able to do that.
 #include <fcntl.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include <cerrno>
@@ -191,6 +192,9 @@ void tear_down(napi_async_cleanup_hook_handle hook, void* data) {
   addon.tearing_down = true;
   addon.teardown = hook;
   for (PollHandle* handle : addon.polls) handle->close();
+  // Nobody runs any more who could: Worker.terminate() ends the thread between two instructions.
+  for (const int fd : addon.guarded) ::close(fd);
+  addon.guarded.clear();
   finish_teardown(addon);
 }
 
