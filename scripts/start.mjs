@@ -179,7 +179,8 @@ function banner({ url, port, caFile, socket, pool, app, mailbox, proxy, ports, a
   const bold = (text) => (process.stdout.isTTY === true && !process.env.NO_COLOR ? `\x1b[1m${text}\x1b[0m` : text);
   const ca = shellWord(caFile);
   const client = `openssl s_client -connect localhost:${port} -servername localhost -CAfile ${ca}`;
-  const cli = `npx tlspool --socket ${shellWord(socket)}`;
+  // Not npx: in another folder it would fetch from npm's registry whatever has that name there.
+  const cli = `${shellWord(path.join(root, 'daemon/bin/tlspool.js'))} --socket ${shellWord(socket)}`;
   return `
   ${bold(url)}
   ${bold(`imap://localhost:${ports.imap}/`)}   STARTTLS; TLS at once: imaps://localhost:${ports.imaps}/   user ${user}, password ${password}

@@ -4,13 +4,16 @@
 import { createHash } from 'node:crypto';
 import net from 'node:net';
 
-/** Waits until this process holds the lock of `name`; resolves with a function that lets it go. `waiting` is called once if somebody holds it. */
+/**
+ * Waits until this process holds the lock of `name`; resolves with {release, fd}. `waiting` is called once if somebody holds it.
+ * A child process that inherits `fd` holds the lock too, until it ends: also when we are killed before.
+ */
 export async function lock(name, waiting = () => {}) {
   const address = `\0tlspool-${createHash('sha256').update(name).digest('hex').slice(0, 32)}`;
   let told = false;
   for (;;) {
     const server = await tryListen(address);
-    if (server !== undefined) return server.release;
+    if (server !== undefined) return server;
     if (!told) waiting();
     told = true;
     await holderGone(address);
@@ -28,6 +31,7 @@ function tryListen(address) {
     server.listen(address, () => {
       server.unref();
       resolve({
+        fd: server._handle.fd,
         release: () => {
           server.close();
           for (const socket of waiters) socket.destroy();

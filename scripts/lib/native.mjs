@@ -55,13 +55,13 @@ export function checkTools() {
     + `On Debian or Ubuntu: sudo apt-get install ${missing.map(([,, debian]) => debian).join(' ')}`);
 }
 
-/** Builds in `folder` (the package, or a copy of what its binding.gyp needs). `fresh` forgets earlier objects. Resolves with the path of the binary. */
-export async function buildAddon(folder, { fresh = false, nodeDir = nodeHeaders(), defines = [], executable = process.execPath } = {}) {
+/** Builds in `folder` (the package, or a copy of what its binding.gyp needs). `fresh` forgets earlier objects; `holding` is that of run(). Resolves with the path of the binary. */
+export async function buildAddon(folder, { fresh = false, nodeDir = nodeHeaders(), defines = [], executable = process.execPath, holding = [] } = {}) {
   checkTools();
   const gyp = path.join(root, 'node_modules/node-gyp/bin/node-gyp.js');
   const args = [gyp, ...(fresh ? ['rebuild'] : ['configure', 'build']), '--release', '--jobs=max', '--loglevel=warn'];
   if (nodeDir !== undefined) args.push(`--nodedir=${nodeDir}`);
-  await run(executable, args, { cwd: folder, quiet: true, env: { ...process.env, GYP_DEFINES: defines.join(' ') } });
+  await run(executable, args, { cwd: folder, quiet: true, holding, env: { ...process.env, GYP_DEFINES: defines.join(' ') } });
   // node-gyp-build takes the first binary that it finds: one of an earlier target name must not stay.
   const release = path.join(folder, 'build/Release');
   const wanted = `${targetName(path.join(folder, 'binding.gyp'))}.node`;

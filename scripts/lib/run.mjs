@@ -12,11 +12,12 @@ export class ScriptError extends Error {}
 
 /**
  * Runs a program to its end. With `quiet` its output is kept and only shown when it fails.
+ * `holding` are descriptors that it gets as 3 and up and keeps open for as long as it runs, such as that of a lock.
  * Resolves with stdout (quiet) or an empty text; throws ScriptError when it fails.
  */
-export function run(command, args, { cwd = root, env = process.env, quiet = false } = {}) {
+export function run(command, args, { cwd = root, env = process.env, quiet = false, holding = [] } = {}) {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd, env, stdio: ['ignore', quiet ? 'pipe' : 'inherit', quiet ? 'pipe' : 'inherit'] });
+    const child = spawn(command, args, { cwd, env, stdio: ['ignore', quiet ? 'pipe' : 'inherit', quiet ? 'pipe' : 'inherit', ...holding] });
     const out = [];
     const both = [];
     child.stdout?.on('data', (chunk) => { out.push(chunk); both.push(chunk); });

@@ -21,6 +21,12 @@ async function pack(folders: readonly string[], destination: string): Promise<st
   const { stdout } = await run(process.execPath, [findProgram('npm'), 'pack', '--json', '--ignore-scripts', '--pack-destination', destination, ...folders], { cwd: root });
   const packed = JSON.parse(stdout) as { filename: string; files: { path: string }[] }[];
   assert.equal(packed.length, folders.length);
+  for (const { files } of packed.filter(({ filename }) => /^(lib)?tlspool/u.test(filename))) {
+    const names = files.map((file) => file.path);
+    for (const name of ['LICENSE', 'README.md', 'package.json']) assert.ok(names.includes(name), name);
+    // What only a build or a test needs.
+    assert.deepEqual(names.filter((name) => /\.tsbuildinfo$|(?<!\.d)\.ts$|(^|\/)tests?\//u.test(name)), []);
+  }
   return packed.map(({ filename }) => path.join(destination, filename));
 }
 

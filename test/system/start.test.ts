@@ -4,7 +4,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
-import { curl, event, Program, repoRoot, run, sClient, tempFolder } from '../support/index.js';
+import { curl, event, Program, run, sClient, tempFolder } from '../support/index.js';
 import type { RunResult, Target } from '../support/index.js';
 import { gone, isAlive, Start, startScript } from '../support/start.js';
 
@@ -93,20 +93,20 @@ describe('npm start', function () {
     });
 
     for (const command of ['status', 'sessions']) {
-      it(`the printed command \`tlspool ${command}\` works`, async () => {
-        const [, line = ''] = new RegExp(`^ +npx tlspool (.* ${command})$`, 'mu').exec(running.program.stdout) ?? [];
-        const { stdout } = await run('sh', ['-c', `"${process.execPath}" daemon/bin/tlspool.js ${line}`], { cwd: repoRoot });
+      it(`the printed command \`tlspool ${command}\` works as it is, in any folder`, async () => {
+        const [, line = ''] = new RegExp(`^ {4}(\\S.* --socket .* ${command})$`, 'mu').exec(running.program.stdout) ?? [];
+        const { stdout } = await run('sh', ['-c', line], { cwd: tempFolder() });
         assert.match(stdout, command === 'status' ? new RegExp(`^process +${running.pids().pool}$`, 'mu') : /\S/u);
       });
     }
 
-    it('the printed commands for curl and openssl work as they are', async () => {
+    it('the printed commands for curl and openssl work as they are, in any folder', async () => {
       const commands = [...running.program.stdout.matchAll(/^ {4}((?:curl|openssl|printf) .*)$/gmu)].map(([, command = '']) => command);
       const verified = /Verify return code: 0 \(ok\)/u;
       // A mail that was delivered is no output.
       const outputs = [/holds no key/u, verified, verified, verified, /You read this over TLS/u, /^$/u];
       assert.equal(commands.length, outputs.length);
-      for (const [index, command] of commands.entries()) assert.match((await run('sh', ['-c', command])).stdout, outputs[index] ?? /never/u, command);
+      for (const [index, command] of commands.entries()) assert.match((await run('sh', ['-c', command], { cwd: tempFolder() })).stdout, outputs[index] ?? /never/u, command);
     });
 
     it('state folder and socket are for nobody else', () => {
