@@ -10,7 +10,6 @@
         "native/src/module.cc",
         "native/src/call.cc",
         "native/src/descriptor.cc",
-        "native/src/discard.cc",
         "native/src/unix.cc",
         "native/src/message.cc",
         "native/src/tcp.cc",
@@ -24,7 +23,7 @@
         "-std=c++20", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-fstack-protector-strong",
         "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion", "-Wno-unused-parameter"
       ],
-      "ldflags": ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack"],
+      "ldflags": ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack", "-Wl,-z,nodelete"],
       "conditions": [
         ["sanitize!=''", {
           "cflags_cc": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-g", "-O1"],

@@ -161,10 +161,12 @@ export interface NativeSockets {
   /** close(2), never retried on EINTR (the descriptor is gone either way). */
   close(fd: OwnedFd): void;
   /**
-   * The end of a descriptor that came from somebody who need not be trusted: close() may wait for as long as he likes (SO_LINGER, a file of FUSE), and throw what he likes; this
-   * does neither. What is no socket, or is one that would wait for its peer, is closed by a thread, a moment later; such a socket waits no more.
+   * Closes a descriptor that came from somebody who need not be trusted, by a thread, a moment later: close() may wait for as long as he likes (SO_LINGER, descriptors in the queue of a
+   * UNIX socket, a file of FUSE), and throw what he likes. SO_LINGER is switched off.
    */
   discard(fd: OwnedFd): void;
+  /** Closes a socket that nobody is to use any more, by a copy neither. What is in the queue of a UNIX socket is thrown away, and descriptors among it are discarded; others are discarded themselves. Never blocks. */
+  closeDrained(fd: OwnedFd): void;
   /**
    * Has a descriptor closed when this thread ends, if close() has not done so by then: Worker.terminate() gives JavaScript no chance to, and the process lives on. Only for descriptors
    * that are closed by close() and never given away.

@@ -106,7 +106,7 @@ export class ClientConnection {
   }
 
   #closeClient(): void {
-    if (this.#fd !== undefined) sockets.close(this.#fd);
+    if (this.#fd !== undefined) sockets.closeDrained(this.#fd);
     this.#fd = undefined;
   }
 
@@ -266,7 +266,7 @@ export class ClientConnection {
       sayLast(fd, this.#plainText.unavailable());
       throw error;
     } finally {
-      sockets.close(fd);
+      sockets.closeDrained(fd);
     }
   }
 }

@@ -163,7 +163,7 @@ export class Proxy {
     try {
       connection = new ClientConnection(context, listener, fd);
     } catch {
-      sockets.close(fd); // it has left already
+      sockets.closeDrained(fd); // it has left already
       return;
     }
     try {

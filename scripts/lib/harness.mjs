@@ -8,6 +8,8 @@ import { fileURLToPath } from 'node:url';
 import { findProgram, root, run, script, ScriptError } from './run.mjs';
 
 const engineFolder = path.join(root, 'daemon/engine/src');
+/** Of libtlspool, for headers that both addons have. */
+const sharedFolder = path.join(root, 'libtlspool/native/src');
 const harnessFolder = path.join(root, 'test/fuzz/native');
 const shared = ['rig.cc', 'peer.cc'].map((file) => path.join(harnessFolder, file));
 
@@ -20,7 +22,7 @@ export const kinds = {
   address: { compile: ['-fsanitize=address,undefined'], link: ['-fsanitize=address,undefined'] },
   thread: { compile: ['-fsanitize=thread'], link: ['-fsanitize=thread'] },
 };
-const common = ['-std=c++20', '-O1', '-g', '-Wall', '-Wextra', '-Werror', '-fno-omit-frame-pointer', `-I${engineFolder}`];
+const common = ['-std=c++20', '-O1', '-g', '-Wall', '-Wextra', '-Werror', '-fno-omit-frame-pointer', `-I${engineFolder}`, `-I${sharedFolder}`];
 const behind = ['-fno-sanitize=vptr', '-fno-sanitize-recover=all'];
 
 /** Builds one program into build/fuzz/<kind>; resolves with its path. Objects are kept by what they are made of. */
@@ -29,7 +31,7 @@ export async function buildHarness(name, kind) {
   const folder = path.join(root, 'build/fuzz', kind);
   mkdirSync(folder, { recursive: true });
   const flags = [...common, ...kinds[kind].compile, ...behind];
-  const headers = [engineFolder, harnessFolder].flatMap((place) => filesOf(place, '.hh')).map((file) => readFileSync(file));
+  const headers = [...[engineFolder, harnessFolder].flatMap((place) => filesOf(place, '.hh')), ...filesOf(sharedFolder, '.h')].map((file) => readFileSync(file));
   const sources = [...coreSources(), ...shared, path.join(harnessFolder, `${name}.cc`)];
   const wanted = sources.map((source) => {
     const hash = createHash('sha256').update(flags.join(' '));

@@ -4,8 +4,11 @@ import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { findProgram, root, run, ScriptError } from './run.mjs';
 
-/** Packages that have an addon, and the folder of its sources. */
-const packages = [{ name: 'libtlspool', sources: 'native/src' }, { name: 'daemon', sources: 'engine/src' }];
+/** Packages that have an addon, the folder of its sources, and headers of another package that they include. */
+const packages = [
+  { name: 'libtlspool', sources: 'native/src', headers: [] },
+  { name: 'daemon', sources: 'engine/src', headers: ['libtlspool/native/src/discard.h', 'libtlspool/native/src/interrupt.h'] },
+];
 
 export const addons = packages.filter(({ name }) => existsSync(path.join(root, name, 'binding.gyp')))
   .map((addon) => ({ ...addon, folder: path.join(root, addon.name), binary: targetName(path.join(root, addon.name, 'binding.gyp')) }));
@@ -40,6 +43,7 @@ export function addonFingerprint(addon) {
   const folder = path.join(addon.folder, addon.sources);
   const sources = existsSync(folder) ? readdirSync(folder, { recursive: true }).filter((file) => /\.(cc|cpp|c|h|hh|hpp)$/.test(file)) : [];
   const files = ['binding.gyp', ...sources.map((file) => path.join(addon.sources, file))];
+  for (const file of addon.headers) hash.update(`${file}\0`).update(readFileSync(path.join(root, file))).update('\0');
   for (const file of files.sort()) hash.update(`${file}\0`).update(readFileSync(path.join(addon.folder, file))).update('\0');
   return `${headers} ${hash.digest('hex')}`;
 }

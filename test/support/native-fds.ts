@@ -46,6 +46,16 @@ export function countDescriptors(): void {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     await new Promise((resolve) => server.close(resolve));
   });
+  // What the suite before has discarded is closed by another thread.
+  before('descriptors that are being closed are gone', async () => {
+    let seen = '';
+    await until(() => {
+      const now = open().join('\n');
+      const isStill = now === seen;
+      seen = now;
+      return isStill;
+    }, { what: 'descriptors to stay as they are', deadlineMs: 3000 });
+  });
   beforeEach(() => { baseline = open(); });
   afterEach('descriptors are back at the baseline', async () => {
     await until(() => surplus().length === 0, { what: 'descriptors to be closed', deadlineMs: 3000, context: () => surplus().join('\n') });

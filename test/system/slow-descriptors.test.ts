@@ -47,6 +47,7 @@ describe('descriptors that are slow to close', function () {
 
   for (const [what, name] of [
     ['packet', 'a socket that waits for its peer, in a packet that is refused'], ['queue', 'such sockets in packets that nobody reads'],
+    ['nested', 'such a socket in the queue of another, in a packet that is refused'],
     ['starttls', 'such a socket as the crypt side of a session'], ['listen', 'a socket that has it from the listening socket'],
   ] as const) {
     it(`${name}: everybody else is served, and nothing is left of it`, async () => {
@@ -57,6 +58,28 @@ describe('descriptors that are slow to close', function () {
       await expectBaseline(daemon, baseline);
     });
   }
+
+  for (const [what, name] of [
+    ['read', 'such a socket between the octets of the application'], ['urgent', 'such a socket with octets that it sends out of band'],
+    ['unread', 'such a socket behind octets that nobody has read when the session ends'],
+  ] as const) {
+    it(`${name}: everybody else is served, and nothing is left of it`, async () => {
+      await hand(what);
+      await isServed();
+      hostile.end();
+      await hostile.ended;
+      await expectBaseline(daemon, baseline);
+    });
+  }
+
+  it('a listening socket that its owner makes blocking again and again: everybody else is served, and the owner hears that it is closed', async () => {
+    await hand('blocks');
+    await hostile.output(/closed/, 'stdout');
+    await isServed();
+    hostile.end();
+    await hostile.ended;
+    await expectBaseline(daemon, baseline);
+  });
 
   it('a file whose file system never lets go of it: everybody else is served, and it costs no descriptor', async () => {
     await hand('waits');

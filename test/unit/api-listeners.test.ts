@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { sockets } from 'libtlspool/native';
-import { Bench, benchForEach, closed, established, openDescriptors, userA, userB } from './api-support.js';
+import { Bench, benchForEach, closed, established, openDescriptors, descriptorsLeft, userA, userB } from './api-support.js';
 import type { TestClient } from './api-support.js';
 import { until } from '../support/wait.js';
 
@@ -162,6 +162,7 @@ describe('listeners', () => {
     const client = await bench.client();
     const listener = await listen(client);
     bench.emit({ kind: 'listener', listener, code: 'SYSTEM', text: 'gone' });
+    assert.deepEqual(bench.engine.named('unlisten'), [['unlisten', listener]], 'the engine has its socket until it is told');
     const { message, body } = await client.next();
     assert.deepEqual([message.op, body], ['listenerClosed', { listener, code: 'SYSTEM', text: 'gone' }]);
     assert.equal(bench.front.listeners.size, 0);
@@ -288,9 +289,9 @@ describe('servername callbacks', () => {
     client = await bench.client(userA);
     listener = (await client.request('listen', { askServername: true, localid: 'localhost' }, [bench.listenFd()])).body['listener'] as number;
   });
-  afterEach(() => {
+  afterEach(async () => {
     bench.close();
-    assert.equal(openDescriptors(), descriptors, 'descriptors are left open');
+    await descriptorsLeft(descriptors);
   });
 
   async function ask(session: number, changed: { servername?: string; alpn?: string[] } = {}): Promise<number> {

@@ -4,7 +4,7 @@ import { closeSync, openSync } from 'node:fs';
 import type { CallbackOp } from 'libtlspool/protocol';
 import type { OwnedFd } from 'libtlspool/native';
 import { sockets } from 'libtlspool/native';
-import { Bench, established, openDescriptors, userA } from './api-support.js';
+import { Bench, established, openDescriptors, descriptorsLeft, userA } from './api-support.js';
 import type { TestClient } from './api-support.js';
 import { until } from '../support/wait.js';
 
@@ -17,9 +17,9 @@ describe('front: plainside callbacks', () => {
     bench = new Bench();
     client = await bench.client(userA);
   });
-  afterEach(() => {
+  afterEach(async () => {
     bench.close();
-    assert.equal(openDescriptors(), descriptors, 'descriptors are left open');
+    await descriptorsLeft(descriptors);
   });
 
   interface Question { readonly id: number; readonly body: Record<string, unknown> }

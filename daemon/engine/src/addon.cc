@@ -205,7 +205,7 @@ napi_value decide(napi_env env, napi_callback_info info) {
     if (decision.has("selector")) return throw_error(env, "BAD_ARGUMENT", "a decision is a selector (server role) or a context (client role)", "context");
     ContextRef context = context_of(env, decision.get("context"));
     if (!context) return nullptr;
-    call.instance->engine->decide_identity(id, std::move(context), UniqueFd(plainfd));
+    call.instance->engine->decide_identity(id, std::move(context), UniqueFd(plainfd, Origin::passed));
     return undefined(env);
   }
   if (!decision.ok()) return nullptr;
@@ -215,7 +215,7 @@ napi_value decide(napi_env env, napi_callback_info info) {
     if (decision.has("alpn")) alpn = read_alpn(decision);
   }
   if (!decision.ok()) return nullptr;
-  call.instance->engine->decide(id, std::move(selector), UniqueFd(plainfd), std::move(alpn));
+  call.instance->engine->decide(id, std::move(selector), UniqueFd(plainfd, Origin::passed), std::move(alpn));
   return undefined(env);
 }
 
@@ -230,7 +230,7 @@ napi_value supply(napi_env env, napi_callback_info info) {
     return undefined(env);
   }
   if (!fd_argument(call, 1, "plainfd", plainfd)) return nullptr;
-  call.instance->engine->supply(id, UniqueFd(plainfd));
+  call.instance->engine->supply(id, UniqueFd(plainfd, Origin::passed));
   return undefined(env);
 }
 

@@ -37,7 +37,7 @@ Refusal Engine::listen(int fd, SelectorRef selector, std::shared_ptr<const Negot
   if (std::string problem = refuse_socket(fd, SocketUse::listening_stream); !problem.empty()) return {"FD_KIND", problem, "listenfd"};
   if (!set_nonblocking(fd)) return {"SYSTEM", "the listening socket cannot be made non-blocking", "listenfd"};
   id = next_listener_++;
-  auto listener = std::make_shared<Listener>(id, UniqueFd(fd), std::move(selector), std::move(negotiation));
+  auto listener = std::make_shared<Listener>(id, UniqueFd(fd, Origin::passed), std::move(selector), std::move(negotiation));
   listeners_.emplace(id, listener);
   for (const auto& worker : workers_) worker->post([listener](Worker& own) { own.add_listener(listener); });
   return {};
@@ -77,8 +77,8 @@ Refusal Engine::start_tls(int cryptfd, int plainfd, SessionStart start, SessionI
     return {"LIMIT_HANDSHAKES", "the pool does as many handshakes as it may; try again", ""};
   if (!set_nonblocking(cryptfd)) return {"SYSTEM", "the socket cannot be made non-blocking", "cryptfd"};
   if (start.handshake_ms == 0) start.handshake_ms = shared_.options.handshake_ms;
-  start.cryptfd.reset(cryptfd);
-  start.plainfd.reset(plainfd);
+  start.cryptfd.reset(cryptfd, Origin::passed);
+  start.plainfd.reset(plainfd, Origin::passed);
   start.remote = remote_endpoint(cryptfd);
   shared_.stats.sessions.fetch_add(1);
   shared_.stats.handshakes.fetch_add(1);

@@ -5,10 +5,12 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "handshake.hh"
+#include "discard.h"
 #include "session.hh"
 #include "worker.hh"
 
@@ -17,9 +19,11 @@ namespace {
 
 // How long a session ticket may wait for data to travel with.
 constexpr uint64_t ticket_wait_ms = 20;
-constexpr uint64_t descriptor_wait_ms = 100;
+constexpr uint64_t plain_again_ms = 100;
 
 std::string system_text(const char* what, int error) { return std::string(what) + ": " + strerror(error); }
+
+bool is_shortage(int error) { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }
 
 }  // namespace
 
@@ -31,8 +35,7 @@ void Session::establish() {
   if (start_->plainfd) {
     plain_ = std::move(start_->plainfd);
   } else if (negotiation_->backend) {
-    if (!connect_backend(problem)) return fail("BACKEND_FAILED", problem);
-    return;
+    return connect_backend();
   } else if (!make_plain_side(application_end, problem)) {
     return wait_for_descriptors(problem);
   }
@@ -79,12 +82,17 @@ void Session::refuse_plain(const char* code, std::string text) {
 }
 
 // Out of descriptors: the peer is connected and authenticated, so it waits for some to be given back, as those in the
-// kernel's queue do, for as long as a handshake may last.
+// kernel's queue do.
 void Session::wait_for_descriptors(const std::string& problem) {
-  if (plain_wait_until_ms_ == 0) plain_wait_until_ms_ = worker_.now_ms() + start_->handshake_ms;
-  if (worker_.now_ms() >= plain_wait_until_ms_) return fail("SYSTEM", problem);
   worker_.rest_accepting();
-  worker_.timers().set(timer_.node, worker_.now_ms(), descriptor_wait_ms);
+  wait_and_try_again("SYSTEM", problem);
+}
+
+// For as long as a handshake may last.
+void Session::wait_and_try_again(const char* code, const std::string& problem) {
+  if (plain_wait_until_ms_ == 0) plain_wait_until_ms_ = worker_.now_ms() + start_->handshake_ms;
+  if (worker_.now_ms() >= plain_wait_until_ms_) return fail(code, problem);
+  worker_.timers().set(timer_.node, worker_.now_ms(), plain_again_ms);
 }
 
 bool Session::make_plain_side(UniqueFd& application_end, std::string& problem) {
@@ -93,37 +101,38 @@ bool Session::make_plain_side(UniqueFd& application_end, std::string& problem) {
     problem = system_text("no socket pair for the plain-text side", errno);
     return false;
   }
-  plain_.reset(pair[0]);
+  plain_.reset(pair[0], Origin::open);
   application_end.reset(pair[1]);
   return true;
 }
 
-bool Session::connect_backend(std::string& problem) {
+void Session::connect_backend() {
   const sockaddr_storage& address = *negotiation_->backend;
-  plain_.reset(socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  plain_.reset(socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), address.ss_family == AF_UNIX ? Origin::open : Origin::made);
   if (!plain_) {
-    problem = system_text("no socket for the backend", errno);
-    return false;
+    const int error = errno;
+    const std::string problem = system_text("no socket for the backend", error);
+    return is_shortage(error) ? wait_for_descriptors(problem) : fail("BACKEND_FAILED", problem);
   }
   plain_backend_ = true;
   if (address.ss_family != AF_UNIX) {
     const int on = 1;
     setsockopt(plain_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   }
-  if (connect(plain_.get(), reinterpret_cast<const sockaddr*>(&address), negotiation_->backend_length) == 0) {
-    open_plain({});
-    return true;
+  if (connect(plain_.get(), reinterpret_cast<const sockaddr*>(&address), negotiation_->backend_length) == 0) return open_plain({});
+  if (errno == EAGAIN) {
+    // The queue of a UNIX socket is full: its backend is busy. One on TCP would make us wait, and nothing tells when this one has room.
+    const std::string problem = system_text("the backend accepts no connection in time", errno);
+    plain_.reset();
+    return wait_and_try_again("BACKEND_FAILED", problem);
   }
-  if (errno != EINPROGRESS) {
-    problem = system_text("the backend cannot be connected", errno);
-    return false;
-  }
+  if (errno != EINPROGRESS) return fail("BACKEND_FAILED", system_text("the backend cannot be connected", errno));
   phase_ = Phase::connecting;
+  if (plain_wait_until_ms_ != 0) worker_.timers().set(timer_.node, worker_.now_ms(), plain_wait_until_ms_ - std::min(plain_wait_until_ms_, worker_.now_ms()));
   // TCP reports writability only after it was refused, so the watch can stay as it is from now on.
   plain_always_write_ = true;
-  if (worker_.watch(plain_.get(), this, false, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, false)) return true;
-  problem = "the backend's socket cannot be watched";
-  return false;
+  if (!worker_.watch(plain_.get(), this, false, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, false))
+    fail("BACKEND_FAILED", "the backend's socket cannot be watched");
 }
 
 void Session::backend_connected() {
@@ -142,6 +151,7 @@ void Session::open_plain(UniqueFd application_end) {
     return fail("SYSTEM", "the plain-text side cannot be watched");
   plain_inet_ = made_here ? plain_backend_ && negotiation_->backend->ss_family != AF_UNIX : is_inet(plain_.get());
   plain_packets_ = !made_here && is_seqpacket(plain_.get());
+  if (!plain_inet_) keep_in_line(plain_.get());
   phase_ = Phase::open;
   Event event = plain_supplied_ ? Event(SuppliedEvent{id_, std::move(application_end)}) : Event(describe(std::move(application_end)));
   if (server_ && SSL_session_reused(ssl_.get()) == 1) worker_.stats().handshakes_resumed.fetch_add(1, std::memory_order_relaxed);

@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstring>
 
+#include "discard.h"
+
 namespace tlspool {
 namespace {
 
@@ -21,18 +23,20 @@ int int_option(int fd, int option, int fallback) {
 
 }  // namespace
 
-void UniqueFd::reset(int fd) {
+void UniqueFd::reset(int fd, Origin origin) {
   const int old = std::exchange(fd_, fd);
+  const Origin was = std::exchange(origin_, origin);
   if (old < 0) return;
+  if (was == Origin::passed) return discard(old);
+  was == Origin::open ? close_drained(old) : static_cast<void>(::close(old));
+}
+
+void forget_linger(int fd) {
   linger wait{};
   socklen_t length = sizeof wait;
-  // Whoever handed the socket over, or the listener that it was accepted from, may have set SO_LINGER: close(2) would make this thread wait for the
-  // peer, O_NONBLOCK or not (socket(7)). 0 seconds do not wait: they are our own reset_on_close().
-  if (getsockopt(old, SOL_SOCKET, SO_LINGER, &wait, &length) == 0 && wait.l_onoff != 0 && wait.l_linger != 0) {
-    const linger none{0, 0};
-    setsockopt(old, SOL_SOCKET, SO_LINGER, &none, sizeof none);
-  }
-  ::close(old);
+  if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &wait, &length) != 0 || wait.l_onoff == 0) return;
+  const linger none{0, 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
 }
 
 Endpoint endpoint_of(const sockaddr_storage& address, socklen_t length) {

@@ -12,6 +12,9 @@ namespace {
 
 constexpr size_t handshake_read_octets = 16 * 1024 + 2048;
 constexpr size_t max_hello_names = 64;
+// OpenSSL's client skips every HelloRequest in a handshake (RFC 5246 section 7.4.1.1): a server that sends them as fast as they are read
+// must keep this thread neither from its other sessions nor from the deadline.
+constexpr int handshake_turns = 8;
 
 // host_name of RFC 6066 section 3: list length (2), type 0 (1), name length (2), name. Empty when absent. Returns the alert for
 // a name that is malformed, as OpenSSL's own server would, or 0.
@@ -198,7 +201,7 @@ void Session::drive_handshake() {
   if (phase_ != Phase::handshake) return;
   if (!to_crypt_.empty()) flush_crypt();
   if (phase_ != Phase::handshake) return;
-  for (;;) {
+  for (int turn = 0; turn < handshake_turns; ++turn) {
     ERR_clear_error();
     const int result = SSL_do_handshake(ssl_.get());
     const int error = result == 1 ? SSL_ERROR_NONE : SSL_get_error(ssl_.get(), result);
@@ -222,6 +225,8 @@ void Session::drive_handshake() {
         return fail("PEER_CLOSED", "the connection broke during the handshake");
     }
   }
+  park_input();
+  worker_.make_ready(*this);
 }
 
 void Session::fail_handshake() {
@@ -248,6 +253,7 @@ void Session::fail(const char* code, std::string text) {
     event.servername = server_ ? start_->servername : start_->remoteid;
   }
   leave_handshake(false);
+  if (plain_) worker_.unwatch(plain_.get());  // a backend that was being connected
   plain_.reset();
   if (start_) start_->plainfd.reset();
   worker_.emit(std::move(event), listener_ == 0 ? Urgency::now : Urgency::later);

@@ -27,6 +27,7 @@ class Listener {
 
   std::atomic<bool> paused{false};
   std::atomic<bool> failed{false};  // reported once
+  std::atomic<unsigned> waits{0};   // in accept(2), until it was interrupted
 
  private:
   const ListenerId id_;

@@ -1,4 +1,5 @@
 // The life of a session: beginning, deadlines, and the one way in which each kind of end is reported.
+#include "discard.h"
 #include "session.hh"
 
 #include <netinet/in.h>
@@ -35,6 +36,7 @@ Session::~Session() { worker_.timers().clear(timer_.node); }
 
 bool Session::begin() {
   crypt_inet_ = start_->remote.family != Endpoint::Family::unix_domain;
+  if (!crypt_inet_) keep_in_line(crypt_.get());
   worker_.timers().set(timer_.node, worker_.now_ms(), start_->handshake_ms);
   ERR_clear_error();
   const bool made = server_ ? begin_server() : begin_client();
@@ -115,8 +117,8 @@ void Session::finish(ClosedHow how, std::string detail) {
   if (phase_ != Phase::open) return;
   end_reauth(how, detail);
   if (plain_inet_ && how != ClosedHow::closed && how != ClosedHow::drained && how != ClosedHow::revoked) reset_on_close(plain_.get());
+  if (plain_) worker_.unwatch(plain_.get());
   if (plain_backend_) plain_.reset();
-  else if (plain_) worker_.unwatch(plain_.get());
   Stats& stats = worker_.stats();
   stats.octets_received.fetch_add(received_, std::memory_order_relaxed);
   stats.octets_sent.fetch_add(sent_, std::memory_order_relaxed);
@@ -149,9 +151,9 @@ void Session::end() {
   phase_ = Phase::ended;
   // What OpenSSL wrote and nobody sent must not be sent by the next session of this worker.
   worker_.output().used = 0;
-  // Whoever passed a descriptor may keep a copy: the watch then outlives close(2), and would lead to a freed session.
-  // Sockets that were accepted here have no copies.
-  if (crypt_ && listener_ == 0) worker_.unwatch(crypt_.get());
+  // Somebody may have a copy, and the watch then outlives close(2), and would lead to a freed session: of a passed descriptor its sender,
+  // of every one a child between fork(2) and execve(2) and a reader of /proc/PID/fd.
+  if (crypt_) worker_.unwatch(crypt_.get());
   if (plain_) worker_.unwatch(plain_.get());
   crypt_.reset();
   plain_.reset();

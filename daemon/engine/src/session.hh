@@ -127,7 +127,8 @@ class Session {
   bool peer_left();
   bool make_plain_side(UniqueFd& application_end, std::string& problem);
   void wait_for_descriptors(const std::string& problem);
-  bool connect_backend(std::string& problem);
+  void wait_and_try_again(const char* code, const std::string& problem);
+  void connect_backend();
   void backend_connected();
   void open_plain(UniqueFd application_end);
   EstablishedEvent describe(UniqueFd application_end);
@@ -161,25 +162,31 @@ class Session {
   Received receive_crypt(size_t most);
   void park_input();
   bool reads_while_blocked() const;
+  size_t turn_octets(bool towards_crypt, size_t last) const;
+  void watch_for_stall();
   bool crypt_to_plain();
   bool plain_to_crypt();
   bool decrypt_all(size_t& plain_octets);
   void encrypt(const uint8_t* data, size_t length);
   void answer_key_update();
   void count_sent_records(size_t octets);
+
+  // session_send.cc
+  bool takes_nothing_now(int error);
   bool write_plain(const uint8_t* data, size_t length);
   bool flush_plain();
   bool flush_output();
   bool defer_tickets();
   void send_tickets();
   bool flush_crypt();
+
+  // session_end.cc
   void after_crypt_flushed();
   void plain_ended();
   void peer_said_close();
   void crypt_ended();
   void shut_plain_if_flushed();
   void drain_lingering();
-  size_t turn_octets(bool towards_crypt, size_t last) const;
 
   // session.cc
   void on_deadline();
@@ -237,6 +244,7 @@ class Session {
   bool ending_ = false;        // the plain side ends where it has nothing more right now
   bool hello_seen_ = false;    // its name was decided upon
   bool plain_supplied_ = false;  // the owner was asked for the plain side, and answered
+  bool laborious_ = false;     // the last turn brought hardly any data
   bool renegotiable_ = false;  // client role: a HelloRequest may be answered
   bool counted_handshake_ = true;
 };

@@ -2,6 +2,7 @@
 #include <sys/socket.h>
 #include <cerrno>
 
+#include "discard.h"
 #include "session.hh"
 #include "worker.hh"
 
@@ -62,7 +63,7 @@ void Session::drain_lingering() {
     ssl_.reset();
   }
   for (int turn = 0; turn < drain_turns; ++turn) {
-    const ssize_t n = recv(crypt_.get(), worker_.cipher_scratch(), Worker::max_turn_octets, MSG_DONTWAIT);
+    const ssize_t n = receive_octets(crypt_.get(), worker_.cipher_scratch(), Worker::max_turn_octets, MSG_DONTWAIT);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0) return end();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "discard.h"
 #include "session.hh"
 #include "worker.hh"
 
@@ -19,6 +20,10 @@ constexpr uint64_t idle_ms = 1000;
 constexpr size_t kept_octets = 64 * 1024;  // what a blocked direction may hold (DESIGN section 4)
 constexpr size_t message_octets = 16 * 1024 + 2048;
 constexpr int turns_per_pump = 4;
+// A turn that brings less than this part of what was read in octets for the application was work for OpenSSL: KeyUpdates, tickets, records of
+// an octet. Each may cost as much as many KiB of data, so such a peer gets small turns, one per round.
+constexpr size_t plain_part = 8;
+constexpr size_t few_octets = 4096;
 // What a full turn becomes in records fits four of the largest packets that the kernel makes (64 KiB, headers included). 256 KiB would
 // spill some hundred octets into a fifth, which costs as much as a full one.
 constexpr size_t turn_to_crypt_octets = 254 * 1024;
@@ -55,13 +60,21 @@ void Session::pump() {
     bool progress = crypt_to_plain();
     if (phase_ == Phase::open) progress = plain_to_crypt() || progress;
     if (phase_ != Phase::open) continue;
-    // The peer stopped reading, or in the middle of a message, before the application left: somebody has to end this.
-    if (plain_gone_ && (!to_crypt_.empty() || SSL_in_init(ssl_.get()) == 1) && !timer_.node.armed()) worker_.timers().set(timer_.node, worker_.now_ms(), worker_.options().stalled_ms);
+    if (plain_gone_) watch_for_stall();
     if (plain_gone_ && plain_eof_) maybe_finish();
     if (!progress) return;
+    if (laborious_) break;
   }
   // Edge-triggered: nobody will report again what is still there.
   worker_.make_ready(*this);
+}
+
+// The peer stopped reading, or in the middle of a message, before the application left: somebody has to end this. An application that only
+// shut its reading side may be quiet for as long as it likes once the peer goes on.
+void Session::watch_for_stall() {
+  const bool stalled = !to_crypt_.empty() || SSL_in_init(ssl_.get()) == 1;
+  if (stalled && !timer_.node.armed()) worker_.timers().set(timer_.node, worker_.now_ms(), worker_.options().stalled_ms);
+  if (!stalled && !ending_ && !breaking_ && deferred_.empty()) worker_.timers().clear(timer_.node);
 }
 
 // How much to read, so that what the other side does not take stays under kept_octets: half of the free send buffer
@@ -79,7 +92,7 @@ Session::Received Session::receive_crypt(size_t most) {
   }
   if (!crypt_in_) return Received::nothing;
   uint8_t* buffer = worker_.cipher_scratch();
-  const ssize_t n = recv(crypt_.get(), buffer, most, MSG_DONTWAIT);
+  const ssize_t n = crypt_inet_ ? recv(crypt_.get(), buffer, most, MSG_DONTWAIT) : receive_octets(crypt_.get(), buffer, most, MSG_DONTWAIT);
   if (n > 0) {
     io_.input = {buffer, static_cast<size_t>(n)};
     if (static_cast<size_t>(n) < most && !crypt_hup_) crypt_in_ = false;
@@ -122,7 +135,7 @@ bool Session::crypt_to_plain() {
   // Answers to KeyUpdate requests pile up when the peer sends and does not read. Only they count: were the application's octets a reason
   // not to read, two engines whose applications both write would wait for each other.
   if (piled_answers_ > kept_octets && !flush_crypt()) return false;
-  switch (receive_crypt(blocked ? message_octets : turn_octets(false, last_turn_in_))) {
+  switch (receive_crypt(blocked || laborious_ ? message_octets : turn_octets(false, last_turn_in_))) {
     case Received::nothing:
       return false;
     case Received::end:
@@ -141,6 +154,7 @@ bool Session::crypt_to_plain() {
   const bool goes_on = decrypt_all(plain_octets);
   io_.input = {};
   received_ += plain_octets;
+  laborious_ = last_turn_in_ > few_octets && plain_octets * plain_part < last_turn_in_;
   if (plain_octets > 0 && !plain_gone_) write_plain(worker_.plain_scratch(), plain_octets);
   if (phase_ != Phase::open || !goes_on) return false;
   if (asked_ || answers_) settle_reauth();
@@ -202,8 +216,9 @@ bool Session::plain_to_crypt() {
   // In the middle of a message of the peer, such as a long session ticket, OpenSSL writes nothing and cannot shut down.
   if (plain_eof_ || !plain_in_ || SSL_in_init(ssl_.get()) == 1 || (asked_ && asked_->quiet_until_ms != 0)) return false;
   const size_t most = plain_packets_ ? Worker::max_turn_octets : turn_octets(true, last_turn_out_);
+  uint8_t* buffer = worker_.plain_scratch();
   // MSG_TRUNC: a packet that does not fit is told with its true length.
-  const ssize_t n = recv(plain_.get(), worker_.plain_scratch(), most, plain_packets_ ? MSG_DONTWAIT | MSG_TRUNC : MSG_DONTWAIT);
+  const ssize_t n = plain_inet_ ? recv(plain_.get(), buffer, most, MSG_DONTWAIT) : receive_octets(plain_.get(), buffer, most, plain_packets_ ? MSG_DONTWAIT | MSG_TRUNC : MSG_DONTWAIT);
   if (plain_packets_ && n > static_cast<ssize_t>(most)) {
     crypt_gone_ = true;
     finish(ClosedHow::error, "the application wrote a packet of more than 256 KiB");
@@ -214,7 +229,7 @@ bool Session::plain_to_crypt() {
   if (n > 0) {
     last_turn_out_ = static_cast<uint32_t>(n);
     if (static_cast<size_t>(n) < most && !plain_hup_ && !plain_packets_ && !ending_) plain_in_ = false;
-    encrypt(worker_.plain_scratch(), static_cast<size_t>(n));
+    encrypt(buffer, static_cast<size_t>(n));
     return flush_output();
   }
   if (n == 0) {
@@ -258,129 +273,6 @@ void Session::count_sent_records(size_t octets) {
   // At once: a pending one would make SSL_shutdown() fail, and the stream end without close_notify.
   SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_NOT_REQUESTED);
   SSL_do_handshake(ssl_.get());
-}
-
-bool Session::write_plain(const uint8_t* data, size_t length) {
-  size_t at = 0;
-  if (!to_plain_.empty()) {  // reads_while_blocked()
-    to_plain_.insert(to_plain_.end(), data, data + length);
-    return false;
-  }
-  while (at < length && to_plain_.empty()) {
-    // A packet socket keeps boundaries and takes all or nothing: a record's worth at a time.
-    const size_t piece = plain_packets_ ? std::min(length - at, record_octets) : length - at;
-    const ssize_t n = send(plain_.get(), data + at, piece, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n >= 0) {
-      at += static_cast<size_t>(n);
-      if (static_cast<size_t>(n) == piece) continue;
-    } else if (errno == EINTR) {
-      continue;
-    } else if (errno == EMSGSIZE) {
-      finish(ClosedHow::error, "the plain-text side takes no packet of 16 KiB; do not lower the SO_SNDBUF of a packet socket");
-      return false;
-    } else if (errno != EAGAIN && errno != ENOBUFS) {
-      plain_gone_ = true;  // nobody reads; what it still wrote is read and sent
-      plain_in_ = true;
-      return true;
-    }
-    to_plain_.assign(data + at, data + length);
-    to_plain_sent_ = 0;
-    arm(false, true);
-    return false;
-  }
-  return true;
-}
-
-bool Session::flush_plain() {
-  std::vector<uint8_t> pending;
-  pending.swap(to_plain_);
-  const size_t from = to_plain_sent_;
-  to_plain_sent_ = 0;
-  if (!plain_gone_ && !write_plain(pending.data() + from, pending.size() - from)) return false;
-  arm(false, false);
-  shut_plain_if_flushed();
-  return true;
-}
-
-// A ticket is of no use before the client's next connection: it need not cost a system call, and a wake-up of the peer, of
-// its own when data follows soon. TLS 1.2 sends its Finished with it, which cannot wait.
-// False: the session ended.
-bool Session::defer_tickets() {
-  Output& output = worker_.output();
-  if (SSL_version(ssl_.get()) != TLS1_3_VERSION || !to_crypt_.empty()) return flush_output();
-  // Called again when the session had to wait for descriptors: what is deferred already stays.
-  deferred_.insert(deferred_.end(), output.octets.data(), output.octets.data() + std::exchange(output.used, 0));
-  return true;
-}
-
-void Session::send_tickets() {
-  worker_.output().append(deferred_.data(), deferred_.size());
-  deferred_ = {};
-  flush_output();
-}
-
-// Sends what OpenSSL has written; keeps the rest. False: the session ended.
-bool Session::flush_output() {
-  Output& output = worker_.output();
-  if (tx_done_) {
-    // Behind our close_notify and FIN, while the peer goes on: OpenSSL answers its KeyUpdate, and there is no way to send that.
-    output.used = 0;
-    return phase_ != Phase::ended;
-  }
-  if (!deferred_.empty() && output.used > 0) {
-    output.prepend(deferred_.data(), deferred_.size());
-    deferred_ = {};
-    if (phase_ == Phase::open && !ending_) worker_.timers().clear(timer_.node);
-  }
-  size_t at = 0;
-  const size_t used = std::exchange(output.used, 0);
-  while (at < used && to_crypt_.empty()) {
-    const ssize_t n = send(crypt_.get(), output.octets.data() + at, used - at, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n >= 0) {
-      at += static_cast<size_t>(n);
-      if (at == used) break;
-    } else if (errno == EINTR) {
-      continue;
-    } else if (errno != EAGAIN && errno != ENOBUFS) {
-      crypt_gone_ = true;
-      if (phase_ == Phase::open) finish(tx_closing_ && plain_gone_ ? ClosedHow::closed : ClosedHow::reset, "the peer closed the connection");
-      else if (in_handshake()) fail("PEER_CLOSED", "the connection broke during the handshake");
-      return false;
-    }
-    break;
-  }
-  if (at < used) {
-    to_crypt_.insert(to_crypt_.end(), output.octets.data() + at, output.octets.data() + used);
-    arm(true, true);
-    if (plain_gone_ && phase_ == Phase::open && !timer_.node.armed()) worker_.timers().set(timer_.node, worker_.now_ms(), worker_.options().stalled_ms);
-  } else if (to_crypt_.empty()) {
-    after_crypt_flushed();
-  }
-  return phase_ != Phase::ended;
-}
-
-bool Session::flush_crypt() {
-  while (to_crypt_sent_ < to_crypt_.size()) {
-    const ssize_t n = send(crypt_.get(), to_crypt_.data() + to_crypt_sent_, to_crypt_.size() - to_crypt_sent_, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && (errno == EAGAIN || errno == ENOBUFS)) return false;
-    if (n < 0) {
-      crypt_gone_ = true;
-      if (phase_ == Phase::open) finish(tx_closing_ && plain_gone_ ? ClosedHow::closed : ClosedHow::reset, "the peer closed the connection");
-      else if (in_handshake()) fail("PEER_CLOSED", "the connection broke during the handshake");
-      else end();
-      return false;
-    }
-    to_crypt_sent_ += static_cast<size_t>(n);
-    // A slow reader is not a stalled one.
-    if (phase_ == Phase::open && plain_gone_ && closing_how_ == ClosedHow::closed) worker_.timers().set(timer_.node, worker_.now_ms(), worker_.options().stalled_ms);
-  }
-  to_crypt_ = {};
-  to_crypt_sent_ = 0;
-  piled_answers_ = 0;
-  arm(true, false);
-  after_crypt_flushed();
-  return phase_ == Phase::open;
 }
 
 }  // namespace tlspool

@@ -28,6 +28,26 @@ uint64_t monotonic_ms() {
   return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
 }
 
+// Of accept(2). No descriptors or no memory: the connection stays in the kernel's queue until some are given back. The others say something
+// of one connection, or of a firewall's mind, and nothing of the listening socket (accept(2), "Error handling").
+bool is_passing(int error) {
+  static constexpr int passing[] = {EMFILE,      ENFILE,    ENOBUFS, ENOMEM,       EPERM,      EPROTO,     ENETDOWN,
+                                    ENOPROTOOPT, EHOSTDOWN, ENONET,  EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH};
+  return std::find(std::begin(passing), std::end(passing), error) != std::end(passing);
+}
+
+constexpr unsigned most_waits = 8;
+constexpr long accept_patience_ns = 10'000'000;
+
+class Patience {
+ public:
+  explicit Patience(Interrupter& interrupter) : interrupter_(interrupter) { interrupter_.set(accept_patience_ns); }
+  ~Patience() { interrupter_.set(0); }
+
+ private:
+  Interrupter& interrupter_;
+};
+
 }  // namespace
 
 Worker::Worker(Shared& shared, unsigned index)
@@ -88,6 +108,8 @@ void Worker::post(std::function<void(Worker&)> task) {
 }
 
 void Worker::run() {
+  Interrupter interrupter;
+  interrupter_ = &interrupter;
   std::array<epoll_event, 256> events;
   while (!stopping_.load(std::memory_order_relaxed)) {
     const int count = epoll_wait(epoll_.get(), events.data(), events.size(), wait_ms());
@@ -112,6 +134,7 @@ int Worker::wait_ms() const {
   if (!ready_.empty()) return 0;
   // -1, wait for ever, is the largest unsigned number.
   unsigned wait = static_cast<unsigned>(timers_.wait_ms(now_ms_));
+  if (!ready_later_.empty()) wait = std::min(wait, static_cast<unsigned>(TimerWheel::tick_ms));
   if (accept_stopped_) wait = std::min(wait, static_cast<unsigned>(accept_pause_ms));
   if (!batch_.empty()) wait = std::min(wait, static_cast<unsigned>(batch_ms));
   if (changes_ >= tidy_changes) wait = std::min(wait, static_cast<unsigned>(tidy_quiet_ms));
@@ -162,6 +185,10 @@ void Worker::run_inbox() {
 void Worker::run_ready() {
   std::vector<Session*> now;
   now.swap(ready_);
+  if (!ready_later_.empty() && now_ms_ >= ready_again_ms_) {
+    now.insert(now.end(), ready_later_.begin(), ready_later_.end());
+    ready_later_.clear();
+  }
   for (Session* session : now) {
     session->queued = false;
     if (!session->ended()) session->pump();
@@ -176,7 +203,8 @@ void Worker::bury() {
   closed_listeners_.clear();
   if (graveyard_.empty()) return;
   const auto queued_dead = [](const Session* session) { return session->ended(); };
-  if (!ready_.empty()) std::erase_if(ready_, queued_dead);
+  for (std::vector<Session*>* list : {&ready_, &ready_later_})
+    if (!list->empty()) std::erase_if(*list, queued_dead);
   graveyard_.clear();
 }
 
@@ -199,6 +227,13 @@ void Worker::make_ready(Session& session) {
   if (session.queued || session.ended()) return;
   session.queued = true;
   ready_.push_back(&session);
+}
+
+void Worker::make_ready_later(Session& session) {
+  if (session.queued || session.ended()) return;
+  session.queued = true;
+  if (ready_later_.empty()) ready_again_ms_ = now_ms_ + TimerWheel::tick_ms;
+  ready_later_.push_back(&session);
 }
 
 void Worker::start_session(SessionId id, SessionStart start) {
@@ -274,23 +309,33 @@ void Worker::update_accepting() {
 
 void Worker::rest_accepting() { accept_again_ms_ = now_ms_ + accept_pause_ms; }
 
+// Only a socket that blocks is interrupted: somebody has made it so between our two calls, which may happen once, and is an attack when it happens on and on.
+void Worker::note_wait(Listener& listener) {
+  if (++listener.waits < most_waits || listener.failed.exchange(true)) return;
+  listener.paused.store(true, std::memory_order_relaxed);
+  emit(ListenerEvent{listener.id(), "SYSTEM", "whoever handed the listening socket over keeps making it blocking (O_NONBLOCK), and the pool waits in accept(2)"});
+}
+
 void Worker::accept_from(Listener& listener) {
   if (!listeners_.contains(listener.id())) return;
   // The client that handed the socket over may have a copy, share the mode with us, and have cleared it.
   if (!set_nonblocking(listener.fd())) return;
+  const Patience patience(*interrupter_);
   for (int i = 0; i < accepts_per_wake; ++i) {
     if (listener.paused.load(std::memory_order_relaxed) || shared_.full()) return;
     sockaddr_storage address{};
     socklen_t length = sizeof address;
-    UniqueFd fd(accept4(listener.fd(), reinterpret_cast<sockaddr*>(&address), &length, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    const int accepted = accept4(listener.fd(), reinterpret_cast<sockaddr*>(&address), &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    UniqueFd fd(accepted, address.ss_family == AF_UNIX ? Origin::open : Origin::made);
     if (!fd) {
-      if (errno == EINTR || errno == ECONNABORTED) continue;
-      // No descriptors or no memory: the connection stays in the kernel's queue until some are given back.
-      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) rest_accepting();
+      if (errno == ECONNABORTED) continue;
+      if (errno == EINTR) note_wait(listener);
+      else if (is_passing(errno)) rest_accepting();
       else if (errno != EAGAIN && !listener.failed.exchange(true))
         emit(ListenerEvent{listener.id(), "SYSTEM", std::string("accept failed: ") + strerror(errno)});
       return;
     }
+    if (address.ss_family != AF_UNIX) forget_linger(fd.get());
     SessionStart start;
     start.cryptfd = std::move(fd);
     start.listener = listener.id();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "events.hh"
+#include "interrupt.h"
 #include "listener.hh"
 #include "record_bio.hh"
 #include "session.hh"
@@ -83,6 +84,8 @@ class Worker {
   bool watch(int fd, Session* session, bool crypt, uint32_t events, bool modify);
   void unwatch(int fd);
   void make_ready(Session& session);
+  // At the next tick: the kernel is short of memory, and will not say when it has some.
+  void make_ready_later(Session& session);
   void retire(Session& session);
   void emit(Event event, Urgency urgency = Urgency::now);
 
@@ -108,6 +111,7 @@ class Worker {
   int wait_ms() const;
   void dispatch(uint64_t tag, uint32_t events);
   void accept_from(Listener& listener);
+  void note_wait(Listener& listener);
   void update_accepting();
   void run_inbox();
   void run_ready();
@@ -120,6 +124,7 @@ class Worker {
   Shared& shared_;
   const unsigned index_;
   UniqueFd epoll_, wake_;
+  Interrupter* interrupter_ = nullptr;  // of the thread, while it runs
   std::thread thread_;
   std::atomic<bool> stopping_{false};
   std::mutex inbox_mutex_;
@@ -128,7 +133,8 @@ class Worker {
   TimerWheel timers_;
   std::unordered_map<SessionId, std::unique_ptr<Session>> sessions_;
   std::unordered_map<ListenerId, Accepting> listeners_;
-  std::vector<Session*> ready_;
+  std::vector<Session*> ready_, ready_later_;
+  uint64_t ready_again_ms_ = 0;  // when those become ready
   std::vector<std::unique_ptr<Session>> graveyard_;
   std::vector<std::shared_ptr<Listener>> closed_listeners_;
   std::vector<Event> batch_;

@@ -13,7 +13,7 @@ export function admit(front: Admitting, fd: OwnedFd): void {
   try {
     client = identifyClient(sockets.peerCredentials(fd));
   } catch (error) {
-    sockets.close(fd);
+    sockets.closeDrained(fd);
     throw error;
   }
   front.accept(fd, client);

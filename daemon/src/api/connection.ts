@@ -12,7 +12,7 @@ import type { OwnedFd, Poll } from 'libtlspool/native';
 import type { Client } from '../policy/access.js';
 import type { Owner, Session } from '../session/index.js';
 import { asPoolError, errorBodyOf } from './faults.js';
-import { FdBag, closeClient, closeFd } from './fdbag.js';
+import { FdBag, closeEnded, closeFd } from './fdbag.js';
 import { Outbox } from './outbox.js';
 import type { ItemKind } from './outbox.js';
 
@@ -76,7 +76,7 @@ export class Connection implements Owner {
       this.#poll = sockets.poll(fd, (status, events) => { this.#onReady(status, events); });
       this.#poll.start(pollReadable | pollDisconnect);
     } catch (error) {
-      sockets.close(fd);
+      sockets.closeDrained(fd);
       throw error;
     }
   }
@@ -168,7 +168,8 @@ export class Connection implements Owner {
     clearTimeout(this.#helloTimer);
     this.#outbox.close();
     this.#poll.close();
-    closeClient(this.#fd);
+    // Unread packets would turn our last message into ECONNRESET at the client.
+    sockets.closeDrained(this.#fd);
     this.#hooks.gone(this, reason);
   }
 
@@ -266,7 +267,7 @@ export class Connection implements Owner {
       data = encodeMessage(message, this.#limits.messageOctets);
     } catch (error) {
       closeFd(sendFd);
-      closeFd(closeAfterwards);
+      closeEnded(closeAfterwards);
       if (instead === undefined) throw error;
       this.refuse(instead.op, instead.id, error);
       return;

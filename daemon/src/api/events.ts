@@ -11,7 +11,7 @@ import type { AskSettings } from './asks.js';
 import type { ClaimedEvent } from './claims.js';
 import type { Connection } from './connection.js';
 import { asErrorCode, asPoolError } from './faults.js';
-import { closeFd } from './fdbag.js';
+import { closeEnded, closeFd } from './fdbag.js';
 import type { Front } from './front.js';
 import { decideOnTheFly } from './onthefly.js';
 
@@ -203,7 +203,7 @@ export class EventRouter {
     front.asks.forget(event.session);
     const session = front.sessions.get(event.session);
     if (session === undefined) {
-      closeFd(event.plainfd);
+      closeEnded(event.plainfd);
       return;
     }
     const owner = session.owner as Connection | null;
@@ -215,13 +215,13 @@ export class EventRouter {
     front.work.sessionEnded(event.session);
     if (front.parts.log.isDebug) this.#logClosed(event);
     if (start !== undefined) {
-      closeFd(event.plainfd);
+      closeEnded(event.plainfd);
       start.connection.refuse('starttls', start.id, new TlsPoolError('ABORTED', { text: event.detail ?? 'the session was ended before its handshake was done' }));
     } else if (owner !== null && ctlkey !== '' && !session.isSilent) {
       this.#cork(owner);
       tellClosed(owner, ctlkey, event);
     } else {
-      closeFd(event.plainfd);
+      closeEnded(event.plainfd);
     }
   }
 

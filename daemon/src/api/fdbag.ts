@@ -1,5 +1,4 @@
 /** The descriptors that came with one message: each is either released to somebody or closed, exactly once. */
-import { TlsPoolError } from 'libtlspool/protocol';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
 
@@ -37,37 +36,17 @@ export class FdBag {
   }
 }
 
-/** Closes a descriptor of an engine event, if there is one. It may be a client's own, too. */
+/** Closes the application's end of a session, if there is one: it was made here, and nobody but the engine has sent anything there. */
 export function closeFd(fd: number): void {
+  if (fd >= 0) sockets.close(fd as OwnedFd);
+}
+
+/** Closes a client's descriptor, if there is one. */
+export function discardFd(fd: number): void {
   if (fd >= 0) sockets.discard(fd as OwnedFd);
 }
 
-/** More than the kernel passes in one packet is never there. */
-const kernelMaxFds = 253;
-const readOctets = 65_536;
-
-/**
- * Closes the socket of a client, and with it what nobody has read: descriptors among it would be closed by the kernel, as slowly as the client likes. Nothing can come behind
- * what is there. Unread packets would also turn our last message into ECONNRESET at the client.
- */
-export function closeClient(fd: OwnedFd): void {
-  try {
-    sockets.shutdown(fd, 0);
-  } catch {
-    // The client has closed: nothing can come any more.
-  }
-  while (!hasEnded(fd)) { /* the next one */ }
-  sockets.close(fd);
-}
-
-/** Throws away one packet, or what a stream has at hand. True when nothing is left. */
-function hasEnded(fd: OwnedFd): boolean {
-  try {
-    const received = sockets.receive(fd, readOctets, kernelMaxFds);
-    if (received === null || received.eof) return true;
-    new FdBag(received.fds).close();
-    return false;
-  } catch (error) {
-    return !(error instanceof TlsPoolError) || error.code === 'SYSTEM';
-  }
+/** Closes the engine's end of a session that is over, or what the client gave in its place, if there is one. */
+export function closeEnded(fd: number): void {
+  if (fd >= 0) sockets.closeDrained(fd as OwnedFd);
 }

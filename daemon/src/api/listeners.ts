@@ -113,7 +113,8 @@ export class ListenerTable {
   lost(number: number, code: ErrorCode, text: string): void {
     const listener = this.#byNumber.get(number);
     if (listener === undefined) return;
-    listener.isOpen = false;
+    // The engine has the socket, and its port, until it is told.
+    this.#shut(listener);
     this.#forget(listener);
     for (const member of [...listener.members]) this.expel(listener, member, { code, text });
   }

@@ -9,7 +9,7 @@ import type { Signer } from '../identity/onthefly.js';
 import { isSameName } from '../identity/signed-names.js';
 import type { Client } from '../policy/access.js';
 import { asPoolError } from './faults.js';
-import { closeFd } from './fdbag.js';
+import { discardFd } from './fdbag.js';
 import type { Front } from './front.js';
 import type { FrontParts } from './parts.js';
 
@@ -40,7 +40,7 @@ export function decideOnTheFly(front: Front, undecided: Undecided, plainfd: Owne
   selectorFor(front.parts, undecided).then((selector) => {
     decide(front, undecided, selector, plainfd);
   }, (thrown: unknown) => {
-    closeFd(plainfd);
+    discardFd(plainfd);
     refuse(front, undecided, asPoolError(thrown));
   }).catch((thrown: unknown) => {
     front.parts.log.error('a decision could not be given to the engine', { session: undecided.session, text: asPoolError(thrown).message });
@@ -51,7 +51,7 @@ function decide(front: Front, { session, alpn }: Undecided, selector: Selector, 
   try {
     front.parts.engine.decide(session, { selector, ...(alpn !== undefined && { alpn }) }, plainfd);
   } catch (error) {
-    closeFd(plainfd);
+    discardFd(plainfd);
     throw error;
   }
 }

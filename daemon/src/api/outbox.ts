@@ -6,16 +6,16 @@ import { constants } from 'node:os';
 import { TlsPoolError, maxPacketMessages } from 'libtlspool/protocol';
 import { sockets } from 'libtlspool/native';
 import type { BorrowedFd } from 'libtlspool/native';
-import { closeFd } from './fdbag.js';
+import { closeEnded, closeFd } from './fdbag.js';
 
 export type ItemKind = 'reply' | 'connection' | 'callback' | 'other';
 
 export interface Item {
   readonly data: Uint8Array;
   readonly kind: ItemKind;
-  /** Sent with the message and then closed; -1 for none. Owned by the outbox. */
+  /** The application's end of a session: sent with the message and then closed; -1 for none. Owned by the outbox. */
   readonly sendFd: number;
-  /** Closed once the message was sent; -1 for none. Owned by the outbox. */
+  /** The plain-text side of a session that is over: closed once the message was sent; -1 for none. Owned by the outbox. */
   readonly closeFd: number;
   /** May share a packet with its neighbours (messages.ts says which events may). */
   readonly sharesPacket: boolean;
@@ -188,5 +188,5 @@ export class Outbox {
 
 function drop(item: Item): void {
   closeFd(item.sendFd);
-  closeFd(item.closeFd);
+  closeEnded(item.closeFd);
 }

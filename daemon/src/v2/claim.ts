@@ -8,7 +8,7 @@
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
 import type { ClaimedEvent, SessionClaim } from '../api/claims.js';
-import { closeFd } from '../api/fdbag.js';
+import { closeEnded, closeFd, discardFd } from '../api/fdbag.js';
 import type { FdBag } from '../api/fdbag.js';
 import type { Front } from '../api/front.js';
 import type { Context, EstablishedEvent, Selector } from '../engine.js';
@@ -164,7 +164,7 @@ export class StartClaim implements SessionClaim {
     madeSelector(this.#front, this.#connection.client, localid, servername).then((selector) => {
       engine.decide(this.#number, { selector }, plainfd);
     }).catch((error: unknown) => {
-      closeFd(plainfd);
+      discardFd(plainfd);
       this.#hasPlainSide = false;
       this.#refuse(stirred(error));
     });
@@ -231,7 +231,7 @@ export class StartClaim implements SessionClaim {
 
   #ended(event: Event<'failed' | 'closed'>, how: 'failed' | 'ended'): void {
     const { sessions, claims, work } = this.#front;
-    if (event.kind === 'closed') closeFd(event.plainfd);
+    if (event.kind === 'closed') closeEnded(event.plainfd);
     this.#settle();
     claims.delete(event.session);
     const session = sessions.get(event.session);

@@ -6,7 +6,6 @@ import { TlsPoolError } from 'libtlspool/protocol';
 import { pollDisconnect, pollReadable, pollWritable, sockets } from 'libtlspool/native';
 import type { OwnedFd, Poll } from 'libtlspool/native';
 import { asPoolError } from '../api/faults.js';
-import { closeClient } from '../api/fdbag.js';
 import { Outbox } from '../api/outbox.js';
 import type { Client } from '../policy/access.js';
 import type { Owner, Session } from '../session/index.js';
@@ -64,7 +63,7 @@ export class V2Connection implements Owner {
       this.#poll = sockets.poll(fd, (status, events) => { this.#onReady(status, events); });
       this.#poll.start(pollReadable | pollDisconnect);
     } catch (error) {
-      sockets.close(fd);
+      sockets.closeDrained(fd);
       throw error;
     }
   }
@@ -122,7 +121,7 @@ export class V2Connection implements Owner {
     this.#outbox.close();
     this.#poll.close();
     this.#reader.close();
-    closeClient(this.#fd);
+    sockets.closeDrained(this.#fd);
     this.#callbacks.closeAll();
     this.#hooks.gone(this, reason);
   }

@@ -1,6 +1,6 @@
 /** From what a stream socket has at hand to whole frames, each with the descriptor that came with it. */
 import type { OwnedFd, Received } from 'libtlspool/native';
-import { FdBag, closeFd } from '../api/fdbag.js';
+import { FdBag, discardFd } from '../api/fdbag.js';
 import { frameOctets } from './frames.js';
 
 /** One message of a client. The frame belongs to whoever gets it; nobody else has these octets. */
@@ -47,7 +47,7 @@ export class FrameReader {
 
   /** Closes the descriptor of a frame that will never be complete. May be called twice. */
   close(): void {
-    closeFd(this.#fd);
+    discardFd(this.#fd);
     this.#fd = -1;
     // A PIN may have been on its way.
     this.#frame.fill(0);
@@ -59,8 +59,8 @@ export class FrameReader {
       return;
     }
     this.#hasSurplus = true;
-    closeFd(fd);
-    closeFd(this.#fd);
+    discardFd(fd);
+    discardFd(this.#fd);
     this.#fd = -1;
   }
 }

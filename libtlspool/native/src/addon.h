@@ -33,11 +33,11 @@ using Verb = napi_value (*)(napi_env, napi_callback_info);
 // descriptor.cc
 napi_value close_fd(napi_env, napi_callback_info);
 napi_value close_with_thread(napi_env, napi_callback_info);
+napi_value discard_fd(napi_env, napi_callback_info);
+napi_value close_drained_fd(napi_env, napi_callback_info);
 napi_value dup_fd(napi_env, napi_callback_info);
 napi_value shutdown_fd(napi_env, napi_callback_info);
 napi_value poll_wait(napi_env, napi_callback_info);
-// discard.cc
-napi_value discard_fd(napi_env, napi_callback_info);
 // unix.cc
 napi_value socket_pair(napi_env, napi_callback_info);
 napi_value unix_connect(napi_env, napi_callback_info);

@@ -10,6 +10,7 @@
 
 #include "addon.h"
 #include "call.h"
+#include "discard.h"
 
 namespace tlspool {
 
@@ -20,6 +21,22 @@ napi_value close_fd(napi_env env, napi_callback_info info) {
   call.addon().guarded.erase(*fd);
   // Not retried on EINTR: Linux has released the descriptor by then, and another thread may have its number already.
   if (::close(*fd) != 0 && errno != EINTR) return call.fail_system("close", errno);
+  return call.undefined();
+}
+
+napi_value discard_fd(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  const auto fd = call.fd(call.arg(0));
+  if (!fd) return nullptr;
+  discard(*fd);
+  return call.undefined();
+}
+
+napi_value close_drained_fd(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  const auto fd = call.fd(call.arg(0));
+  if (!fd) return nullptr;
+  close_drained(*fd);
   return call.undefined();
 }
 

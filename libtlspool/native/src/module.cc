@@ -19,7 +19,7 @@ constexpr Entry entries[] = {
     {"receive", receive_message},  {"peerCredentials", peer_credentials},
     {"socketInfo", socket_info},   {"shutdown", shutdown_fd},
     {"close", close_fd},           {"dup", dup_fd},
-    {"discard", discard_fd},
+    {"discard", discard_fd},       {"closeDrained", close_drained_fd},
     {"pollWait", poll_wait},       {"poll", make_poll},
     {"peek", peek_octets},         {"closeWithThread", close_with_thread},
 };

@@ -11,6 +11,7 @@
 
 #include "addon.h"
 #include "call.h"
+#include "discard.h"
 #include "unique_fd.h"
 
 namespace tlspool {
@@ -99,8 +100,11 @@ napi_value accept_connection(napi_env env, napi_callback_info info) {
   if (flags < 0) return call.fail_system("fcntl", errno);
   if ((flags & O_NONBLOCK) == 0 && ::fcntl(*listener, F_SETFL, flags | O_NONBLOCK) != 0) return call.fail_system("fcntl", errno);
   for (;;) {
-    UniqueFd fd(::accept4(*listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    sockaddr_storage peer{};
+    socklen_t octets = sizeof peer;
+    UniqueFd fd(::accept4(*listener, reinterpret_cast<sockaddr*>(&peer), &octets, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (fd.valid()) {
+      if (peer.ss_family == AF_UNIX) keep_in_line(fd.get());
       napi_value result = call.integer_value(fd.get());
       if (result != nullptr) fd.release();
       return result;

@@ -85,17 +85,8 @@ export class Packets {
     if (this.#reader !== undefined || this.#outgoing.length > 0) this.fail(hungUp());
     this.#isClosed = true;
     this.#poll.close();
-    this.#discard();
-    sockets.close(this.#fd);
-  }
-
-  /** What is left unread when a socket is closed resets the connection, and the backend would miss the last packet. */
-  #discard(): void {
-    try {
-      for (let received = sockets.receive(this.#fd, maxOctets, maxMessageFds); received !== null && !received.eof; received = sockets.receive(this.#fd, maxOctets, maxMessageFds)) {
-        for (const fd of received.fds) sockets.close(fd);
-      }
-    } catch { /* nobody is there to miss anything */ }
+    // What is left unread when a socket is closed resets the connection, and the backend would miss the last packet.
+    sockets.closeDrained(this.#fd);
   }
 
   #check(): void {
@@ -131,7 +122,7 @@ export class Packets {
     }
     if (received === null) return undefined;
     if (received.eof) throw this.#broken('the backend has hung up');
-    for (const fd of received.fds) sockets.close(fd);
+    for (const fd of received.fds) sockets.discard(fd);
     return { data: received.data, fds: received.fds.length };
   }
 

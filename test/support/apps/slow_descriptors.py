@@ -2,9 +2,13 @@
 
 queue: sockets with SO_LINGER in packets that the pool never reads
 packet: one in a packet that the pool refuses
+nested: one in the queue of a UNIX socket in such a packet
 starttls, listen: one as the crypt side of a session, handed over or accepted; with the file of the CA
+read, urgent, unread: one between the octets that the application writes, which are read, sent out of band, or never read before the session is over
+blocks: a listening socket that is made blocking all the time
 waits, fails: a file of a file system that never answers FLUSH, or answers it with an error (needs /dev/fuse and root)
 """
+import fcntl
 import os
 import socket
 import ssl
@@ -12,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 path, what = sys.argv[1:3]
 HOUR = struct.pack("ii", 1, 3600)
@@ -42,6 +47,11 @@ def lingering():
 def packets(count):
     ours, peer = lingering()
     pool = connect()
+    if what == "nested":
+        inner, outer = socket.socketpair()
+        socket.send_fds(inner, [b"x"], [ours.fileno()])
+        ours.close()
+        ours = outer
     with ours:
         for _ in range(count):
             try:
@@ -83,12 +93,59 @@ def session():
     body, (fd,) = answer()
     plain = socket.socket(fileno=fd)
     plain.setblocking(True)
+    if what in ("read", "urgent", "unread"):
+        ours, kept = lingering()
+        plain.setblocking(False)
+        if what == "unread":
+            try:
+                while True:
+                    plain.send(bytes(65536))
+            except BlockingIOError:
+                pass
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        octets = [b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", ours.fileno()))]
+        plain.sendmsg(*octets, socket.MSG_OOB if what == "urgent" else 0)
+        plain.send(b"y")
+        ours.close()
+        if what == "unread":
+            ask("close", {"ctlkey": body["ctlkey"], "how": "abort"})
+            answer()
+        return tls, plain, pool, kept
     plain.sendall(bytes(160_000))
     plain.close()
     ask("close", {"ctlkey": body["ctlkey"]})
     answer()
     pool.close()
     return tls
+
+
+def block():
+    """accept(2) of the pool finds the socket blocking, and nobody there: we are quicker."""
+    import msgpack
+
+    pool = connect()
+    server = socket.create_server(("127.0.0.1", 0))
+    for op, body, fds in (("hello", {"versions": [1], "client": "test"}, ()), ("listen", {}, [server.fileno()])):
+        socket.send_fds(pool, [msgpack.packb({"type": "request", "op": op, "id": 1, "body": body}, use_bin_type=True)], fds)
+        pool.recv(131072)
+    flags = fcntl.fcntl(server, fcntl.F_GETFL) & ~os.O_NONBLOCK
+    parent = os.getpid()
+    if os.fork() == 0:
+        while os.getppid() == parent:
+            for _ in range(10000):
+                fcntl.fcntl(server, fcntl.F_SETFL, flags)
+        os._exit(0)
+    if os.fork() == 0:
+        while os.getppid() == parent:
+            socket.create_connection(server.getsockname()).close()
+            time.sleep(0.03)
+        os._exit(0)
+    print("sent", flush=True)
+    while True:
+        message = msgpack.unpackb(pool.recv(131072))
+        if message.get("op") == "listenerClosed":
+            print("closed", flush=True)
+            return pool, server
 
 
 def serve_files(device):
@@ -140,6 +197,11 @@ if what in ("waits", "fails"):
     subprocess.run(["umount", "-l", folder], check=True)
     os.rmdir(folder)
 else:
-    kept = session() if what in ("starttls", "listen") else packets(120 if what == "queue" else 1)
+    if what == "blocks":
+        kept = block()
+    elif what in ("queue", "packet", "nested"):
+        kept = packets(120 if what == "queue" else 1)
+    else:
+        kept = session()
     print("sent", flush=True)
     sys.stdin.read()

@@ -1,0 +1,60 @@
+// Ends system calls that would wait for somebody else. Header only: the engine uses it too.
+#pragma once
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <ctime>
+
+namespace tlspool {
+
+// A timer whose signal comes to the thread that made it, and does nothing but interrupt what waits: accept(2) fails with EINTR, and a close(2) that waits for a peer goes on
+// (inet_release of Linux). Belongs to that thread.
+class Interrupter {
+ public:
+  Interrupter() {
+    struct sigevent event {};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = signal_number();
+    event._sigev_un._tid = gettid();
+    armed_with_signal_ = catch_signal() && timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
+    if (!armed_with_signal_) return;
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, signal_number());
+    pthread_sigmask(SIG_UNBLOCK, &one, nullptr);
+  }
+  ~Interrupter() {
+    if (armed_with_signal_) timer_delete(timer_);
+  }
+  Interrupter(const Interrupter&) = delete;
+  Interrupter& operator=(const Interrupter&) = delete;
+
+  // Again and again: the first signal may come before the call. 0 stops it.
+  void set(long interval_ns) {
+    if (!armed_with_signal_) return;
+    const itimerspec every{{0, interval_ns}, {0, interval_ns}};
+    timer_settime(timer_, 0, &every, nullptr);
+  }
+
+ private:
+  static int signal_number() { return SIGRTMIN + 7; }
+  static void ignore(int) {}
+
+  // A process that has a use of its own for the signal keeps it, and goes without this.
+  static bool catch_signal() {
+    struct sigaction now {};
+    if (sigaction(signal_number(), nullptr, &now) != 0) return false;
+    if (now.sa_handler == ignore) return true;
+    if (now.sa_handler != SIG_DFL) return false;
+    struct sigaction wanted {};
+    wanted.sa_handler = ignore;
+    return sigaction(signal_number(), &wanted, nullptr) == 0;
+  }
+
+  timer_t timer_{};
+  bool armed_with_signal_ = false;
+};
+
+}  // namespace tlspool
