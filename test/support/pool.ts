@@ -68,8 +68,8 @@ export interface TestPool {
   stop(): Promise<void>;
   /** Sends a signal; resolves when the process is gone. */
   kill(signal?: NodeJS.Signals): Promise<void>;
-  /** Ends it (SIGKILL unless it has ended) and starts a new process on the same socket path. */
-  restart(): Promise<void>;
+  /** Ends it (SIGKILL unless it has ended) and starts a new process on the same socket path, with `meanwhile` done in between. */
+  restart(meanwhile?: () => void): Promise<void>;
 }
 
 const script = path.join(repoRoot, 'daemon/bin/tlspoold.js');
@@ -188,8 +188,9 @@ class RunningPool implements TestPool {
     await within(this.#program.ended, `tlspoold to end by ${signal}`, startDeadlineMs, () => this.process.tail());
   }
 
-  async restart(): Promise<void> {
+  async restart(meanwhile?: () => void): Promise<void> {
     await this.kill('SIGKILL');
+    meanwhile?.();
     await this.start();
   }
 }

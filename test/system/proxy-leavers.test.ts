@@ -63,7 +63,9 @@ describe('proxy: clients that leave', function () {
       process.kill(proxy.pid, 'SIGCONT');
     }
     const { ended, code, protocol } = await proxy.recordOf('imap', localPort);
-    assert.deepEqual([ended, code, protocol], ['truncated', undefined, 'TLSv1.3']);
+    // A session ticket that the client has not read when it closes makes a reset of it.
+    assert.match(ended, /^(?:truncated|reset)$/u);
+    assert.deepEqual([code, protocol], [undefined, 'TLSv1.3']);
     await proxy.expectBaseline(before);
   });
 });

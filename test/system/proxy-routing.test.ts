@@ -8,7 +8,7 @@ import type { ConnectionLine, ProxyBaseline, ServiceYaml, TestPool, TlsClient, T
 
 /** Says its name and sends everything back. */
 const named = (name: string): Promise<ToyBackend> => ToyBackend.listen(({ socket }) => { socket.write(`${name}\r\n`); socket.pipe(socket); });
-const script = 'echo "$$ $LISTEN_PID $LISTEN_FDS $LISTEN_FDNAMES"; env | sort | grep -v _PID; ls /proc/$$/fd | sed s/^/fd:/; echo end; exec cat';
+const script = 'echo "$$ $LISTEN_PID $LISTEN_FDS $LISTEN_FDNAMES"; env | sort | grep -v _PID; echo descriptors; ls /proc/$$/fd; echo end; exec cat';
 
 describe('proxy: routes and programs', function () {
   this.timeout(30_000);
@@ -130,8 +130,9 @@ describe('proxy: routes and programs', function () {
     for (const line of [`REMOTE_ADDR=127.0.0.1`, `REMOTE_PORT=${port}`, `LOCAL_PORT=${proxy.port('env')}`, 'TLS_PROTOCOL=TLSv1.3', 'TLS_SNI=a.example', 'TLS_LOCALID=other']) assert(lines.includes(line), `${line} in ${client.text}`);
     assert(!client.text.includes('TLSPOOL'), 'nothing of the environment of the proxy');
     // What the tests themselves were started with is nobody's doing here.
-    const inherited = (await run('/bin/sh', ['-c', 'ls /proc/$$/fd'])).stdout.split('\n').map((fd) => `fd:${fd}`);
-    assert.deepEqual(lines.filter((line) => line.startsWith('fd:') && !inherited.includes(line)), ['fd:3']);
+    const inherited = (await run('/bin/sh', ['-c', 'ls /proc/$$/fd'])).stdout.split('\n');
+    const descriptors = lines.slice(lines.indexOf('descriptors') + 1, lines.indexOf('end'));
+    assert.deepEqual(descriptors.filter((fd) => !inherited.includes(fd)), ['3']);
   });
   it('exec: one program more than `max` is refused with the words of the protocol, and served when one has ended', async () => {
     const two = [await open('cat'), await open('cat')];

@@ -115,8 +115,8 @@ describe('services: a chooser picks the identity of outgoing sessions', function
     baseline = { ...baseline, fds: baseline.fds + 2 };
   });
   it('a file of choices that is damaged costs the choices and nothing else', async () => {
-    writeFileSync(path.join(daemon.stateDir, 'choices.json'), '{"version":1,"choices":[{', { mode: 0o600 });
-    await daemon.restart();
+    // Not before it has ended: what was chosen is written a moment later.
+    await daemon.restart(() => { writeFileSync(path.join(daemon.stateDir, 'choices.json'), '{"version":1,"choices":[{', { mode: 0o600 }); });
     await program.ping();
     assert.equal(await seenAs({ rejectUnauthorized: false }), 'nobody');
     assert.match(daemon.logLines().join('\n'), /"level":"error".*remembered choices cannot be read/);
