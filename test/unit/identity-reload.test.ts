@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import * as x509 from '@peculiar/x509';
 import { once, EventEmitter } from 'node:events';
 import { chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -268,6 +269,26 @@ describe('reload', () => {
     const { identities, problems } = await checkCredentials(loadConfig(at('pool.yaml')));
     assert.equal(identities, 3);
     assert.deepEqual([/roots\.pem:1/, /ids\/b/, /ids\/c/].map((pattern) => problems.filter((text) => pattern.test(text)).length), [1, 1, 1]);
+  });
+
+  it('a check warns of certificates that peers will refuse, and of roots under which nobody is accepted', async () => {
+    writeFolder(folder, { 'roots.pem': root.pem });
+    configure(plain);
+    const warningsWith = async (options: Parameters<typeof makeCert>[1], trust = root.pem): Promise<readonly string[]> => {
+      writeFolder(at('ids/a'), { ...pair(await makeCert('leaf', { issuer: root, dns: ['leaf.example'], ...options })), 'ca.crt': trust });
+      const { problems, warnings } = await checkCredentials(loadConfig(at('pool.yaml')));
+      assert.deepEqual(problems, []);
+      return warnings;
+    };
+    const matches = (warnings: readonly string[], pattern: RegExp): void => {
+      assert.equal(warnings.length, 1, warnings.join('\n'));
+      assert.match(warnings[0] ?? '', pattern);
+    };
+    matches(await warningsWith({ usages: ['1.3.6.1.5.5.7.3.3'] }), /^.*ids\/a\/tls\.crt: its extendedKeyUsage has neither serverAuth nor clientAuth/u);
+    matches(await warningsWith({ keyUsage: x509.KeyUsageFlags.keyEncipherment }), /ids\/a\/tls\.crt: its keyUsage has no digitalSignature/u);
+    matches(await warningsWith({}, root.pem + (await makeCert('old', { ca: true, rsaBits: 1024 })).pem), /the root CN=old has an RSA key of 1024 bits/u);
+    const digitalSignature = x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyEncipherment;
+    assert.deepEqual(await warningsWith({ keyUsage: digitalSignature, usages: ['1.3.6.1.5.5.7.3.1'] }), []);
   });
 
   describe('watching', () => {

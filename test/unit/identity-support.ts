@@ -16,6 +16,8 @@ export interface CertOptions {
   readonly notBefore?: Date;
   readonly notAfter?: Date;
   readonly usages?: readonly string[];
+  /** x509.KeyUsageFlags; none: no keyUsage. */
+  readonly keyUsage?: number;
   readonly rsaBits?: number;
   readonly curve?: string;
 }
@@ -41,6 +43,7 @@ export async function makeCert(name: string, options: CertOptions = {}): Promise
     extensions: [
       new x509.BasicConstraintsExtension(ca, undefined, true),
       ...(dns.length === 0 ? [] : [new x509.SubjectAlternativeNameExtension(dns.map((value) => ({ type: 'dns', value })))]),
+      ...(options.keyUsage === undefined ? [] : [new x509.KeyUsagesExtension(options.keyUsage, true)]),
       ...(usages.length === 0 ? [] : [new x509.ExtendedKeyUsageExtension([...usages])]),
     ],
   }, webcrypto);

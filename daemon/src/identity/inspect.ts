@@ -89,7 +89,7 @@ export function checkStrength(key: KeyObject, what: string): void {
   } else if (type === 'ec') {
     if (!goodCurves.has(key.asymmetricKeyDetails?.namedCurve ?? '')) throw bad(`${what} has a key on the curve ${key.asymmetricKeyDetails?.namedCurve ?? 'unknown'}; P-256, P-384 and P-521 can be used`);
   } else if (type !== 'ed25519' && type !== 'ed448') {
-    throw bad(`${what} has a ${keyTypeOf(key)} key, which TLS does not use; make an ECDSA P-256 key`);
+    throw bad(`${what} has a ${keyTypeOf(key)} key, which this pool does not use; make an ECDSA P-256 key`);
   }
 }
 
