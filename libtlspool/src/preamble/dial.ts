@@ -6,7 +6,17 @@ import type { OwnedFd } from '../native.js';
 import { TlsPoolError } from '../protocol/errors.js';
 
 /** A TCP service by name or address, or a UNIX stream socket by path. */
-export type DialAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+export type DialAddress =
+  | {
+    /** Name or address. */
+    readonly host: string;
+    /** 1 to 65535. */
+    readonly port: number;
+  }
+  | {
+    /** Of at most 107 octets. */
+    readonly path: string;
+  };
 
 /** How long, and until when. */
 export interface DialOptions {

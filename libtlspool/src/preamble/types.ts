@@ -9,14 +9,38 @@ import type { PreambleName } from './registry.js';
 /** One thing that a dialogue asks of the connection. Lines and octets come back as the value of `yield`; `write` gives an empty buffer. */
 export type Step =
   /** A line without its CRLF (a lone LF also ends a line), of at most `most` octets. One octet more is PREAMBLE. A NUL or lone CR in it is too. */
-  | { readonly do: 'line'; readonly most: number }
+  | {
+    /** Read a line. */
+    readonly do: 'line';
+    /** Octets, without the end of the line. */
+    readonly most: number;
+  }
   /** Exactly so many octets. */
-  | { readonly do: 'octets'; readonly count: number }
+  | {
+    /** Read octets. */
+    readonly do: 'octets';
+    /** No more and no fewer. */
+    readonly count: number;
+  }
   /** What has come: at least one octet, at most `most`. */
-  | { readonly do: 'some'; readonly most: number }
+  | {
+    /** Read what there is. */
+    readonly do: 'some';
+    /** Octets, 1 or more. */
+    readonly most: number;
+  }
   /** The next octet, left where it is: whoever gets the descriptor reads it. */
-  | { readonly do: 'peek' }
-  | { readonly do: 'write'; readonly octets: Uint8Array };
+  | {
+    /** Look at one octet. */
+    readonly do: 'peek';
+  }
+  /** All of them are sent before the dialogue goes on. */
+  | {
+    /** Send. */
+    readonly do: 'write';
+    /** Not changed, and not kept. */
+    readonly octets: Uint8Array;
+  };
 
 /** A dialogue that ends with a result, or throws TlsPoolError (PREAMBLE, PREAMBLE_REFUSED). */
 export type Dialogue<Result> = Generator<Step, Result, Buffer>;
@@ -36,6 +60,7 @@ export type TlsMode = 'required' | 'optional';
 
 /** What serve() works by. */
 export interface ServeOptions {
+  /** What the client is shown. */
   readonly face: Face;
   /** required: commands that need TLS are refused. optional: the first of them ends the dialogue with `plain`. */
   readonly tls: TlsMode;
@@ -44,6 +69,7 @@ export interface ServeOptions {
 /** How the server's dialogue ended. */
 export type ServerOutcome =
   | {
+    /** The client's ClientHello comes next. */
     readonly next: 'tls';
     /** Sent when everything is ready for the ClientHello, and nothing is sent or read after it. Empty where TLS begins at once. */
     readonly goAhead: Uint8Array;
@@ -60,6 +86,7 @@ export type ServerOutcome =
     readonly state?: Uint8Array;
   }
   | {
+    /** It goes on in plain text, with a backend that takes that. */
     readonly next: 'plain';
     /** Octets of the client that were read and belong to the backend: the command that ended the dialogue. What comes behind it is still in the kernel. */
     readonly ahead: Uint8Array;
@@ -70,6 +97,7 @@ export type ServerOutcome =
   }
   /** The client said goodbye, or was turned away in the words of the protocol; it was answered, and the connection is closed. */
   | {
+    /** Nothing comes. */
     readonly next: 'end';
     /** Why it was turned away, for the log. Absent: it said goodbye. */
     readonly refused?: string;
@@ -109,7 +137,12 @@ export interface ClientOptions {
   /** Port on the other side of an HTTP or SOCKS proxy. */
   readonly port?: number;
   /** For an HTTP or SOCKS proxy that wants to know who asks. Sent to it in plain text, where it asks for them (socks5) or at once (http-connect). */
-  readonly credentials?: { readonly user: string; readonly password: string };
+  readonly credentials?: {
+    /** UTF-8; at most 255 octets for socks5 (RFC 1929). */
+    readonly user: string;
+    /** The same. A secret: it is in no error and no log. */
+    readonly password: string;
+  };
 }
 
 /** How the client's dialogue ended; TLS begins with our ClientHello. */
@@ -125,10 +158,12 @@ export type ClientRole = (options: ClientOptions) => Dialogue<ClientOutcome>;
 
 /** One protocol. */
 export interface Preamble {
+  /** As in options and configurations: `imap`. */
   readonly name: PreambleName;
   /** For people: name and source, such as "IMAP (RFC 9051 section 6.2.1)". */
   readonly title: string;
   /** Absent for ways through a proxy, which only clients take. */
   readonly server?: ServerRole;
+  /** Absent: no client of it is known here. */
   readonly client?: ClientRole;
 }
