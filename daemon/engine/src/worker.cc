@@ -39,15 +39,6 @@ bool is_passing(int error) {
 constexpr unsigned most_waits = 8;
 constexpr long accept_patience_ns = 10'000'000;
 
-class Patience {
- public:
-  explicit Patience(Interrupter& interrupter) : interrupter_(interrupter) { interrupter_.set(accept_patience_ns); }
-  ~Patience() { interrupter_.set(0); }
-
- private:
-  Interrupter& interrupter_;
-};
-
 }  // namespace
 
 Worker::Worker(Shared& shared, unsigned index)
@@ -113,6 +104,7 @@ void Worker::run() {
   std::array<epoll_event, 256> events;
   while (!stopping_.load(std::memory_order_relaxed)) {
     const int count = epoll_wait(epoll_.get(), events.data(), events.size(), wait_ms());
+    if (count < 0 && errno == EINTR) interrupter.set(0);
     now_ms_ = monotonic_ms();
     for (int i = 0; i < count; ++i) dispatch(events[static_cast<size_t>(i)].data.u64, events[static_cast<size_t>(i)].events);
     run_ready();
@@ -320,7 +312,7 @@ void Worker::accept_from(Listener& listener) {
   if (!listeners_.contains(listener.id())) return;
   // The client that handed the socket over may have a copy, share the mode with us, and have cleared it.
   if (!set_nonblocking(listener.fd())) return;
-  const Patience patience(*interrupter_);
+  interrupter_->keep(accept_patience_ns);
   for (int i = 0; i < accepts_per_wake; ++i) {
     if (listener.paused.load(std::memory_order_relaxed) || shared_.full()) return;
     sockaddr_storage address{};

@@ -18,24 +18,30 @@ class Interrupter {
     event.sigev_notify = SIGEV_THREAD_ID;
     event.sigev_signo = signal_number();
     event._sigev_un._tid = gettid();
-    armed_with_signal_ = catch_signal() && timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
-    if (!armed_with_signal_) return;
+    is_made_ = catch_signal() && timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
+    if (!is_made_) return;
     sigset_t one;
     sigemptyset(&one);
     sigaddset(&one, signal_number());
     pthread_sigmask(SIG_UNBLOCK, &one, nullptr);
   }
   ~Interrupter() {
-    if (armed_with_signal_) timer_delete(timer_);
+    if (is_made_) timer_delete(timer_);
   }
   Interrupter(const Interrupter&) = delete;
   Interrupter& operator=(const Interrupter&) = delete;
 
   // Again and again: the first signal may come before the call. 0 stops it.
   void set(long interval_ns) {
-    if (!armed_with_signal_) return;
+    if (!is_made_) return;
     const itimerspec every{{0, interval_ns}, {0, interval_ns}};
     timer_settime(timer_, 0, &every, nullptr);
+    runs_ = interval_ns != 0;
+  }
+
+  // For calls that come one after the other: it goes on behind them, and whoever waits otherwise stops it when it interrupts that.
+  void keep(long interval_ns) {
+    if (!runs_) set(interval_ns);
   }
 
  private:
@@ -54,7 +60,8 @@ class Interrupter {
   }
 
   timer_t timer_{};
-  bool armed_with_signal_ = false;
+  bool is_made_ = false;
+  bool runs_ = false;
 };
 
 }  // namespace tlspool
