@@ -13,11 +13,11 @@ import type { Certificates } from './engine-support.js';
 interface Found { readonly fd: BorrowedFd; readonly inode: number }
 
 /** The first socket of this process that is like that. */
-function findSocket(isIt: (info: SocketInfo) => boolean): Found | undefined {
+function findSocket(isIt: (info: SocketInfo, inode: number) => boolean): Found | undefined {
   for (const [number, link] of descriptors(process.pid)) {
     const inode = Number(/^socket:\[(\d+)\]$/u.exec(link)?.[1]);
     const fd = number as BorrowedFd;
-    if (!Number.isNaN(inode) && isIt(sockets.socketInfo(fd))) return { fd, inode };
+    if (!Number.isNaN(inode) && isIt(sockets.socketInfo(fd), inode)) return { fd, inode };
   }
   return undefined;
 }
@@ -27,8 +27,6 @@ function connectedTo(port: number): Found {
   assert.ok(found !== undefined, `nothing here is connected to port ${port}`);
   return found;
 }
-
-const beingConnected = (): Found | undefined => findSocket(({ domain, type, listening, connected }) => domain === 'IPv4' && type === 'stream' && !listening && !connected);
 
 /** Does any epoll of this process watch the file with this inode? */
 function isWatched(inode: number): boolean {
@@ -40,6 +38,9 @@ function isWatched(inode: number): boolean {
     }
   });
 }
+
+/** Nothing else in this process that an epoll watches is of this kind. */
+const beingConnected = (): Found | undefined => findSocket(({ domain, type, listening, connected }, inode) => domain === 'IPv4' && type === 'stream' && !listening && !connected && isWatched(inode));
 
 describe('engine: a session that is over is watched no more', () => {
   // Outside: the hooks of the inner suite close what the tests leave.

@@ -413,6 +413,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     while (!script.empty()) run.step(script);
     run.end();
   }
-  REQUIRE(open_fds() == before, "descriptors were " + std::to_string(before) + ", are " + std::to_string(open_fds()));
+  require_open_fds(before);
   return 0;
 }

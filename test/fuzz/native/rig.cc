@@ -201,4 +201,13 @@ size_t open_fds() {
   return count;
 }
 
+void require_open_fds(size_t expected) {
+  size_t open = open_fds();
+  for (int tries = 0; open != expected && tries < 20'000; ++tries) {
+    usleep(200);
+    open = open_fds();
+  }
+  REQUIRE(open == expected, "descriptors were " + std::to_string(expected) + ", are " + std::to_string(open));
+}
+
 }  // namespace rig

@@ -83,5 +83,7 @@ class Rig {
 void socket_pair(UniqueFd& ours, UniqueFd& theirs, int send_octets = 0);
 UniqueFd duplicate(int fd);
 size_t open_fds();
+// Soon: what was passed to the engine is closed by another thread.
+void require_open_fds(size_t expected);
 
 }  // namespace rig

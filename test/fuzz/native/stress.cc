@@ -415,7 +415,7 @@ int main(int count, char** arguments) {
   Totals totals;
   const size_t before = open_fds();
   for (unsigned phase = 1; phase <= phases; ++phase) run_phase(phase, std::chrono::milliseconds(seconds * 1000 / phases), totals);
-  REQUIRE(open_fds() == before, "descriptors were " + std::to_string(before) + ", are " + std::to_string(open_fds()));
+  require_open_fds(before);
   const auto shown = [](const std::atomic<uint64_t>& number) { return static_cast<unsigned long long>(number.load()); };
   printf("stress: %llu handshakes, %llu echoes, %llu established, %llu closed, %llu failed, %llu answers, %llu reauthenticated\n", shown(totals.handshakes), shown(totals.echoes),
          shown(totals.established), shown(totals.closed), shown(totals.failed), shown(totals.answers), shown(totals.reauthenticated));
