@@ -165,8 +165,11 @@ export interface NativeSockets {
    * UNIX socket, a file of FUSE), and throw what he likes. SO_LINGER is switched off.
    */
   discard(fd: OwnedFd): void;
-  /** Closes a socket that nobody is to use any more, by a copy neither. What is in the queue of a UNIX socket is thrown away, and descriptors among it are discarded; others are discarded themselves. Never blocks. */
-  closeDrained(fd: OwnedFd): void;
+  /**
+   * Closes a socket that nobody is to use any more, by a copy neither. What is in the queue of a UNIX socket is thrown away, and descriptors among it are discarded; any other socket is closed,
+   * or with `passed`, where somebody else has had it, discarded. Never blocks.
+   */
+  closeDrained(fd: OwnedFd, passed?: boolean): void;
   /**
    * Has a descriptor closed when this thread ends, if close() has not done so by then: Worker.terminate() gives JavaScript no chance to, and the process lives on. Only for descriptors
    * that are closed by close() and never given away.

@@ -88,6 +88,15 @@ describe('descriptors that are slow to close', function () {
     await expectBaseline(daemon, baseline);
   });
 
+  for (const [what, place] of [['crypt', 'the connected socket'], ['plain', 'the plain-text side'], ['listening', 'the listening socket']] as const) {
+    it(`a file whose file system answers nothing, in the place of ${place}: it is refused, and everybody else is served`, async () => {
+      await hand(what);
+      await hostile.output(/^FD_KIND$/mu, 'stdout');
+      await isServed();
+      await expectBaseline(daemon, baseline);
+    });
+  }
+
   it('a file that cannot be closed without an error: the pool does not mind', async () => {
     await hand('fails');
     await hostile.output(/flush/, 'stdout');

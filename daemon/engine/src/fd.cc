@@ -4,9 +4,9 @@
 #include <fcntl.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <cerrno>
 #include <cstddef>
 #include <cstring>
 
@@ -28,7 +28,7 @@ void UniqueFd::reset(int fd, Origin origin) {
   const Origin was = std::exchange(origin_, origin);
   if (old < 0) return;
   if (was == Origin::passed) return discard(old);
-  was == Origin::open ? close_drained(old) : static_cast<void>(::close(old));
+  was == Origin::open ? close_drained(old, false) : static_cast<void>(::close(old));
 }
 
 void forget_linger(int fd) {
@@ -88,10 +88,11 @@ bool set_nonblocking(int fd) {
 }
 
 std::string refuse_socket(int fd, SocketUse use) {
-  struct stat status {};
-  if (fd < 0 || fstat(fd, &status) != 0) return "the descriptor is not open; pass an open socket";
-  if (!S_ISSOCK(status.st_mode)) return "the descriptor is no socket; pass a socket";
-  const int domain = int_option(fd, SO_DOMAIN, 0);
+  int domain = 0;
+  socklen_t size = sizeof domain;
+  // Not fstat(2): the file system of a file may take as long to answer as whoever passed it likes (FUSE).
+  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0)
+    return errno == ENOTSOCK ? "the descriptor is no socket; pass a socket" : "the descriptor is not open; pass an open socket";
   const int type = int_option(fd, SO_TYPE, 0);
   const bool listening = int_option(fd, SO_ACCEPTCONN, 0) == 1;
   if (domain != AF_INET && domain != AF_INET6 && domain != AF_UNIX) return "the socket is neither TCP nor UNIX; pass one that is";

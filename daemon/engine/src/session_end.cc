@@ -17,7 +17,8 @@ void Session::after_crypt_flushed() {
   if (!tx_closing_ || tx_done_) return;
   tx_done_ = true;
   // When the peer has said its close_notify already, close(2) follows at once and sends the FIN.
-  if (!rx_done_ || !(plain_shut_ || plain_gone_)) shutdown(crypt_.get(), SHUT_WR);
+  // What was passed is closed a moment later.
+  if (listener_ == 0 || !rx_done_ || !(plain_shut_ || plain_gone_)) shutdown(crypt_.get(), SHUT_WR);
   maybe_finish();
 }
 

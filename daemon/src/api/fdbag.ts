@@ -48,5 +48,5 @@ export function discardFd(fd: number): void {
 
 /** Closes the engine's end of a session that is over, or what the client gave in its place, if there is one. */
 export function closeEnded(fd: number): void {
-  if (fd >= 0) sockets.closeDrained(fd as OwnedFd);
+  if (fd >= 0) sockets.closeDrained(fd as OwnedFd, true);
 }

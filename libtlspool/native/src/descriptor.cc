@@ -36,7 +36,9 @@ napi_value close_drained_fd(napi_env env, napi_callback_info info) {
   Call call(env, info);
   const auto fd = call.fd(call.arg(0));
   if (!fd) return nullptr;
-  close_drained(*fd);
+  bool passed = false;
+  napi_get_value_bool(env, call.arg(1), &passed);  // Anything that is no boolean leaves it false.
+  close_drained(*fd, passed);
   return call.undefined();
 }
 

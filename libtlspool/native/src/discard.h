@@ -23,6 +23,8 @@ namespace tlspool {
 
 // Threads that close. One that waits for a peer is interrupted; only file systems can hold one for longer. A number is free again when its
 // close begins, so what waits behind so many costs one each.
+//
+// Waking a thread costs more than closing: one of those that are free looks for more from time to time, and is woken only after a pause.
 class Closers {
  public:
   static Closers& of_process() {
@@ -35,12 +37,7 @@ class Closers {
   void add(int fd) {
     pthread_mutex_lock(&mutex_);
     waiting_.push_back(fd);
-    if (waiting_.size() <= idle_) {
-      pthread_cond_signal(&more_);
-    } else if (threads_ < most_threads && start()) {
-      threads_++;
-    }
-    // Without a thread it waits for the next one; nothing here may wait for it.
+    if (!napping_) call_another();
     pthread_mutex_unlock(&mutex_);
   }
 
@@ -49,6 +46,8 @@ class Closers {
   static constexpr size_t stack_octets = 128 * 1024;
   static constexpr long patience_ns = 50'000'000;
   static constexpr time_t idle_s = 5;
+  static constexpr long nap_ns = 2'000'000;
+  static constexpr int naps = 10;
 
   static void* work(void* self) {
     static_cast<Closers*>(self)->close_all();
@@ -71,19 +70,31 @@ class Closers {
     return started;
   }
 
+  // With the mutex. Without a thread it waits for the next one; nothing here may wait for it.
+  void call_another() {
+    if (idle_ > 0) {
+      pthread_cond_signal(&more_);
+    } else if (threads_ < most_threads && start()) {
+      threads_++;
+    }
+  }
+
   void close_all() {
     // Else it has the name of whoever started it.
     pthread_setname_np(pthread_self(), "closer");
     Interrupter interrupter;
     pthread_mutex_lock(&mutex_);
     while (wait_for_more()) {
-      const int fd = waiting_.front();
-      waiting_.pop_front();
-      pthread_mutex_unlock(&mutex_);
-      interrupter.set(patience_ns);
-      close_now(fd);
+      while (!waiting_.empty()) {
+        const int fd = waiting_.front();
+        waiting_.pop_front();
+        const bool others = !waiting_.empty();
+        pthread_mutex_unlock(&mutex_);
+        interrupter.keep(patience_ns);
+        close_now(fd, others);
+        pthread_mutex_lock(&mutex_);
+      }
       interrupter.set(0);
-      pthread_mutex_lock(&mutex_);
     }
     threads_--;
     pthread_mutex_unlock(&mutex_);
@@ -91,6 +102,14 @@ class Closers {
 
   // With the mutex. False: there was nothing for a while.
   bool wait_for_more() {
+    for (int nap = 0; nap < naps && waiting_.empty() && !napping_; ++nap) {
+      napping_ = true;
+      pthread_mutex_unlock(&mutex_);
+      const timespec moment{0, nap_ns};
+      nanosleep(&moment, nullptr);
+      pthread_mutex_lock(&mutex_);
+      napping_ = false;
+    }
     timespec until{};
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += idle_s;
@@ -103,11 +122,18 @@ class Closers {
     return true;
   }
 
-  static void close_now(int fd) {
+  void close_now(int fd, bool others) {
     linger wait{};
     socklen_t octets = sizeof wait;
-    // 0 seconds do not wait: they are how a stream that was cut ends with a reset.
-    if (::getsockopt(fd, SOL_SOCKET, SO_LINGER, &wait, &octets) == 0 && wait.l_onoff != 0 && wait.l_linger != 0) {
+    if (::getsockopt(fd, SOL_SOCKET, SO_LINGER, &wait, &octets) != 0) {
+      // No socket: whoever serves its file system may keep this thread.
+      if (others) {
+        pthread_mutex_lock(&mutex_);
+        call_another();
+        pthread_mutex_unlock(&mutex_);
+      }
+    } else if (wait.l_onoff != 0 && wait.l_linger != 0) {
+      // 0 seconds do not wait: they are how a stream that was cut ends with a reset.
       const linger none{0, 0};
       ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
     }
@@ -118,17 +144,12 @@ class Closers {
   pthread_cond_t more_ = PTHREAD_COND_INITIALIZER;
   std::deque<int> waiting_;
   size_t threads_ = 0;
-  size_t idle_ = 0;
+  size_t idle_ = 0;        // threads that wait to be woken
+  bool napping_ = false;   // one thread looks again soon
 };
 
 // Closes what somebody else has had, a moment later and without waiting. Whether close(2) fails is of no interest: Linux has released the descriptor all the same.
 inline void discard(int fd) { Closers::of_process().add(fd); }
-
-inline bool is_unix(int fd) {
-  int domain = 0;
-  socklen_t octets = sizeof domain;
-  return ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &octets) == 0 && domain == AF_UNIX;
-}
 
 // What recvmsg(2) says, and whether anything came beside the octets.
 struct Taken {
@@ -170,11 +191,12 @@ inline void keep_in_line(int fd) {
   ::setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
 }
 
-// Closes a socket that nobody is to use any more, not by a copy either. The queue of a UNIX socket is emptied first: closing it would close the descriptors in it.
-inline void close_drained(int fd) {
+// Closes a socket that nobody is to use any more, not by a copy either. The queue of a UNIX socket is emptied first: closing it would close the descriptors in it. Others are
+// closed at once, or discarded where somebody else has had them.
+inline void close_drained(int fd, bool passed) {
   int domain = 0, type = 0;
   socklen_t octets = sizeof domain;
-  if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &octets) != 0 || domain != AF_UNIX) return discard(fd);
+  if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &octets) != 0 || domain != AF_UNIX) return passed ? discard(fd) : static_cast<void>(::close(fd));
   octets = sizeof type;
   if (::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &octets) != 0) return discard(fd);
   // Nothing can come any more behind what is there.

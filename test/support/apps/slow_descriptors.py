@@ -6,6 +6,7 @@ nested: one in the queue of a UNIX socket in such a packet
 starttls, listen: one as the crypt side of a session, handed over or accepted; with the file of the CA
 read, urgent, unread: one between the octets that the application writes, which are read, sent out of band, or never read before the session is over
 blocks: a listening socket that is made blocking all the time
+crypt, plain, listening: such a file in the place of a socket
 waits, fails: a file of a file system that never answers FLUSH, or answers it with an error (needs /dev/fuse and root)
 """
 import fcntl
@@ -158,13 +159,15 @@ def serve_files(device):
             out = struct.pack("<IIIIHHIIHH8I", 7, 31, 65536, 0, 16, 16, 65536, 1, 0, 0, *[0] * 8)
         elif op == 1:  # LOOKUP
             out = struct.pack("<QQQQII", 2, 0, 0, 0, 0, 0) + attributes(2)
+        elif op == 3 and what not in ("waits", "fails"):
+            continue
         elif op == 3:  # GETATTR
             out = struct.pack("<QII", 0, 0, 0) + attributes(node)
         elif op == 14:  # OPEN
             out = struct.pack("<QII", 1, 0, 0)
         elif op == 25:  # FLUSH
             print("flush", flush=True)
-            if what == "waits":
+            if what != "fails":
                 continue
             error = -5
         elif op in (2, 36, 42):  # FORGET, INTERRUPT, BATCH_FORGET have no answer
@@ -184,12 +187,22 @@ def file():
     os.close(device)
     pool = connect()
     opened = os.open(f"{folder}/file", os.O_RDWR)
-    socket.send_fds(pool, [b"garbage"], [opened])
+    if what in ("waits", "fails"):
+        socket.send_fds(pool, [b"garbage"], [opened])
+    else:
+        import msgpack
+
+        ours, _ = socket.socketpair()
+        fds = {"crypt": [opened], "plain": [ours.fileno(), opened], "listening": [opened]}[what]
+        for op, body, passed in (("hello", {"versions": [1], "client": "test"}, []), ("listen" if what == "listening" else "starttls", {} if what == "listening" else {"role": "server"}, fds)):
+            socket.send_fds(pool, [msgpack.packb({"type": "request", "op": op, "id": 1, "body": body}, use_bin_type=True)], passed)
+            answer = msgpack.unpackb(pool.recv(131072))
+        print(answer["body"].get("code"), flush=True)
     # Not by us: our close() would flush it too. It goes when the file system is gone.
     return folder, server
 
 
-if what in ("waits", "fails"):
+if what in ("waits", "fails", "crypt", "plain", "listening"):
     folder, server = file()
     print("sent", flush=True)
     sys.stdin.read()
