@@ -164,7 +164,7 @@ describe('the owner of a session is killed', function () {
     await owner.kill();
     await closed;
     await refused(ctlkey);
-    assert.equal(sessions(), 0);
+    await until(() => sessions() === 0, { what: 'the session to be over' });
   });
 
   it('a member of a shared listener: its session ends in order, the other member serves on', async () => {
