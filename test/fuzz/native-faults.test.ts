@@ -1,6 +1,4 @@
-import assert from 'node:assert/strict';
-import process from 'node:process';
-import { repoRoot, run } from '../support/index.js';
+import { describeCases } from './native-cases.js';
 
 /** Each case of test/fuzz/native/faults.cc makes certain what the kernel or a peer seldom does. */
 const cases = [
@@ -15,20 +13,4 @@ const cases = [
   ['backend-without-descriptors', 'out of descriptors, a connection waits for one to its backend'],
 ] as const;
 
-describe('engine: faults of the kernel and floods, under the address and undefined sanitizers', () => {
-  let program = '';
-  before(async function () {
-    this.timeout(300_000);
-    program = (await run(process.execPath, ['scripts/lib/harness.mjs', 'faults', 'address'], { cwd: repoRoot, deadlineMs: 290_000 })).stdout.trim();
-  });
-
-  it('every case has a test here', async () => {
-    const { stderr, code } = await run(program, [], { check: false });
-    assert.equal(code, 2);
-    assert.deepEqual(stderr.trim().split('\n').slice(1).map((line) => line.trim()), cases.map(([name]) => name));
-  });
-
-  for (const [name, claim] of cases) {
-    it(claim, async () => { await run(program, [name], { deadlineMs: 19_000 }); });
-  }
-});
+describeCases('engine: faults of the kernel and floods, under the address and undefined sanitizers', 'faults', cases);

@@ -1,6 +1,4 @@
-import assert from 'node:assert/strict';
-import process from 'node:process';
-import { repoRoot, run } from '../support/index.js';
+import { describeCases } from './native-cases.js';
 
 /** What no ordinary program does; each case of test/fuzz/native/reauth_peers.cc has its honest twin beside it or in test/native. */
 const cases = [
@@ -13,20 +11,4 @@ const cases = [
   ['server-stops-in-the-middle', 'a server that begins a renegotiation and stops ends the session of its client at the deadline of a handshake'],
 ] as const;
 
-describe('engine: peers that misuse a reauthentication, under the address and undefined sanitizers', () => {
-  let program = '';
-  before(async function () {
-    this.timeout(300_000);
-    program = (await run(process.execPath, ['scripts/lib/harness.mjs', 'reauth_peers', 'address'], { cwd: repoRoot, deadlineMs: 290_000 })).stdout.trim();
-  });
-
-  it('every case has a test here', async () => {
-    const { stderr, code } = await run(program, [], { check: false });
-    assert.equal(code, 2);
-    assert.deepEqual(stderr.trim().split('\n').slice(1).map((line) => line.trim()), cases.map(([name]) => name));
-  });
-
-  for (const [name, claim] of cases) {
-    it(claim, async () => { await run(program, [name], { deadlineMs: 19_000 }); });
-  }
-});
+describeCases('engine: peers that misuse a reauthentication, under the address and undefined sanitizers', 'reauth_peers', cases);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import process from 'node:process';
 import { repoRoot, run } from '../support/index.js';
+import { describeCases } from './native-cases.js';
 
 /** Seconds for each fuzzer; `npm run fuzz` gives them more. */
 const seconds = 12;
@@ -32,20 +33,4 @@ describe('fuzzers of native code', function () {
   });
 });
 
-describe('engine: defects that fuzzing and review found', () => {
-  let program = '';
-  before(async function () {
-    this.timeout(300_000);
-    program = (await run(process.execPath, ['scripts/lib/harness.mjs', 'regressions', 'address'], { cwd: repoRoot, deadlineMs: 290_000 })).stdout.trim();
-  });
-
-  it('every case has a test here', async () => {
-    const { stderr, code } = await run(program, [], { check: false });
-    assert.equal(code, 2);
-    assert.deepEqual(stderr.trim().split('\n').slice(1).map((line) => line.trim()), regressions.map(([name]) => name));
-  });
-
-  for (const [name, claim] of regressions) {
-    it(claim, async () => { await run(program, [name], { deadlineMs: 19_000 }); });
-  }
-});
+describeCases('engine: defects that fuzzing and review found', 'regressions', regressions);

@@ -23,8 +23,6 @@ constexpr uint64_t plain_again_ms = 100;
 
 std::string system_text(const char* what, int error) { return std::string(what) + ": " + strerror(error); }
 
-bool is_shortage(int error) { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }
-
 }  // namespace
 
 void Session::establish() {

@@ -59,6 +59,8 @@ std::string refuse_socket(int fd, SocketUse use);
 bool is_seqpacket(int fd);
 bool is_inet(int fd);
 bool set_nonblocking(int fd);
+// Of descriptors or memory: something may be given back.
+bool is_shortage(int error);
 // An accepted socket has SO_LINGER from the listening one.
 void forget_linger(int fd);
 

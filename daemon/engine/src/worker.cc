@@ -31,9 +31,8 @@ uint64_t monotonic_ms() {
 // Of accept(2). No descriptors or no memory: the connection stays in the kernel's queue until some are given back. The others say something
 // of one connection, or of a firewall's mind, and nothing of the listening socket (accept(2), "Error handling").
 bool is_passing(int error) {
-  static constexpr int passing[] = {EMFILE,      ENFILE,    ENOBUFS, ENOMEM,       EPERM,      EPROTO,     ENETDOWN,
-                                    ENOPROTOOPT, EHOSTDOWN, ENONET,  EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH};
-  return std::find(std::begin(passing), std::end(passing), error) != std::end(passing);
+  static constexpr int passing[] = {EPERM, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH};
+  return is_shortage(error) || std::find(std::begin(passing), std::end(passing), error) != std::end(passing);
 }
 
 constexpr unsigned most_waits = 8;

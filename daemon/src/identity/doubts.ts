@@ -2,9 +2,7 @@
 import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
 import type { X509Certificate } from 'node:crypto';
-import { mayBeClient, mayServe, oneLine, parseTrust } from './inspect.js';
-
-const minRsaBits = 2048;
+import { mayBeClient, mayServe, minRsaBits, oneLine, parseTrust } from './inspect.js';
 
 /** One sentence per doubt, with file and cure. */
 export function leafDoubts(leaf: X509Certificate, file: string): string[] {

@@ -4,7 +4,8 @@ import { TlsPoolError } from 'libtlspool/protocol';
 import { pemBlocks, type PemBlock } from './pem.js';
 import { isSealed } from './sealed.js';
 
-const minRsaBits = 2048;
+/** Of keys here, of peers and of roots: the security level of the engine. */
+export const minRsaBits = 2048;
 /** Certificates in one file: chains are short, trust stores are not. */
 export const maxChain = 16;
 const maxRoots = 1000;

@@ -19,6 +19,11 @@
 
 #include "interrupt.h"
 
+// Linux 6.5; older headers lack it.
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 0x04
+#endif
+
 namespace tlspool {
 
 // Threads that close. One that waits for a peer is interrupted; only file systems can hold one for longer. A number is free again when its
@@ -171,8 +176,8 @@ inline Taken take_octets(int fd, void* data, size_t length, int flags) {
   const ssize_t octets = ::recvmsg(fd, &message, flags | MSG_CMSG_CLOEXEC);
   if (octets < 0 || message.msg_controllen == 0) return {octets, false};
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
-    // SCM_PIDFD (4, Linux 6.5) comes where whoever had the socket has asked for it.
-    if (header->cmsg_level != SOL_SOCKET || (header->cmsg_type != SCM_RIGHTS && header->cmsg_type != 4)) continue;
+    // SCM_PIDFD comes where whoever had the socket has asked for it.
+    if (header->cmsg_level != SOL_SOCKET || (header->cmsg_type != SCM_RIGHTS && header->cmsg_type != SCM_PIDFD)) continue;
     for (size_t at = CMSG_LEN(0); at + sizeof(int) <= header->cmsg_len; at += sizeof(int)) {
       int one = -1;
       std::memcpy(&one, reinterpret_cast<const char*>(header) + at, sizeof one);

@@ -14,10 +14,6 @@
 #include "call.h"
 #include "discard.h"
 
-#ifndef SCM_PIDFD
-#define SCM_PIDFD 0x04
-#endif
-
 namespace tlspool {
 namespace {
 
