@@ -145,7 +145,7 @@ export class HandoffListener<S extends HandedOver = PoolSocket> extends Acceptor
     this.#poll.stop();
     this.#timer = setTimeout(() => { this.#timer = undefined; this.#watch(); }, exhaustedMs);
     this.#timer.unref();
-    this.emit('refused', error instanceof TlsPoolError ? error : new TlsPoolError('INTERNAL', { cause: error }));
+    this.emit('refused', TlsPoolError.from(error));
   }
 
   #accepted(fd: OwnedFd): void {
@@ -174,7 +174,7 @@ export class HandoffListener<S extends HandedOver = PoolSocket> extends Acceptor
       if (this.#allow.includes(uid)) return undefined;
       return new TlsPoolError('NOT_PERMITTED', { text: `process ${pid} of user ${uid} may not hand over connections here; name its user in \`allow\` if it is a proxy` });
     } catch (error) {
-      return error instanceof TlsPoolError ? error : new TlsPoolError('INTERNAL', { cause: error });
+      return TlsPoolError.from(error);
     }
   }
 }

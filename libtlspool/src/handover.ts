@@ -175,7 +175,7 @@ export class Handover {
       await steps();
     } catch (error) {
       offer.drop();
-      this.#refuse(error instanceof TlsPoolError ? error : new TlsPoolError('INTERNAL', { cause: error }));
+      this.#refuse(TlsPoolError.from(error));
       return;
     }
     if (this.#isOver) {

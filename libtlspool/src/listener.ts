@@ -214,7 +214,7 @@ export class Listener extends Acceptor<PoolSocket> {
     try {
       socket = new PoolSocket(start);
     } catch (error) {
-      this.emit('refused', error instanceof TlsPoolError ? error : new TlsPoolError('INTERNAL', { cause: error }));
+      this.emit('refused', TlsPoolError.from(error));
       return;
     }
     sink(socket);

@@ -126,7 +126,7 @@ export class PoolServices {
         // Gone again: the next reconnection offers it again.
         if (error instanceof TlsPoolError && (error.kind === 'closed' || error.kind === 'timeout')) return;
         this.#end(service, offer);
-        const failure = error instanceof TlsPoolError ? error : new TlsPoolError('INTERNAL', { cause: error });
+        const failure = TlsPoolError.from(error);
         if (options.onEnded === undefined) process.emitWarning(failure, { detail: `the service ${service} is no longer offered` });
         else options.onEnded(failure);
       }

@@ -10,7 +10,7 @@ import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
 import { encodeMessage, TlsPoolError } from 'libtlspool/protocol';
 import type { Message } from 'libtlspool/protocol';
-import { descriptors, Program, until } from '../support/index.js';
+import { Program, until } from '../support/index.js';
 import { FakePool, key, sessionInfo } from './lib-fake-pool.js';
 
 const library = JSON.stringify(import.meta.resolve('libtlspool'));
@@ -36,20 +36,14 @@ function roomFor(count: number): void {
 describe('libtlspool: descriptors', () => {
   let fake: FakePool;
   let pool: Pool;
-  let before: number;
-  let ours: OwnedFd[];
   beforeEach(async () => {
-    before = descriptors(process.pid).size;
-    ours = [];
     fake = new FakePool().start();
     pool = await connectPool({ path: fake.path });
   });
   afterEach(async () => {
     mock.restoreAll();
     pool.close();
-    for (const fd of ours) sockets.close(fd);
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   const isHungUp = (fd: OwnedFd): boolean => (sockets.pollWait(fd, 0, 0) & pollHangUp) !== 0;
@@ -75,14 +69,14 @@ describe('libtlspool: descriptors', () => {
     `], { env: { TLSPOOL_SOCKET: fake.path } });
     const { client } = await asked;
     const first = client.connection(1, 1);
-    ours.push(first);
+    fake.owned.push(first);
     await program.output(/^full$/mu);
     const second = client.connection(1, 2);
-    ours.push(second);
+    fake.owned.push(second);
     const [text] = await program.output(/^(?:refused|lost) .*$/mu);
     assert.match(text, /^refused SYSTEM -24 .*RLIMIT_NOFILE/u);
     assert(isHungUp(second), 'the pool sees the end of the session that was lost');
-    ours.push(client.connection(1, 3));
+    fake.owned.push(client.connection(1, 3));
     await until(() => sockets.receive(first, 100, 0)?.data.toString() === 'still here', { what: 'the first connection to write', context: () => program.tail() });
     program.kill('SIGKILL');
     await program.ended;
@@ -98,7 +92,7 @@ describe('libtlspool: descriptors', () => {
     const event = (n: number): Message => ({ type: 'event', op: 'connection', body: { listener: 1, ctlkey: key(n), info: { ...sessionInfo, servername: `${n}.example` } } });
     roomFor(1);
     client.sendRaw(Buffer.concat([1, 2, 3].map((n) => encodeMessage(event(n)))), ends.map(([theirs]) => theirs));
-    for (const [theirs, end] of ends) { sockets.close(theirs); ours.push(end); }
+    for (const [theirs, end] of ends) { sockets.close(theirs); fake.owned.push(end); }
     const socket = await listener.accept();
     assert.equal(socket.servername, '1.example');
     await until(() => refused.length === 2, { what: 'two to be reported' });
@@ -111,7 +105,7 @@ describe('libtlspool: descriptors', () => {
   it('starttls whose plain-text side had no room rejects with SYSTEM, and the connection to the pool is as good as before', async () => {
     fake.handlers.starttls = ({ client, message }) => {
       const [end, theirs] = sockets.socketpair('stream');
-      ours.push(end);
+      fake.owned.push(end);
       client.send({ type: 'reply', op: 'starttls', id: message.id, body: { ctlkey: key(1), info: sessionInfo } }, [theirs]);
       sockets.close(theirs);
       return undefined;
@@ -120,7 +114,7 @@ describe('libtlspool: descriptors', () => {
     pool.on('lost', (error) => lost.push(error));
     const crypt = (): OwnedFd => {
       const [mine, peer] = sockets.socketpair('stream');
-      ours.push(peer);
+      fake.owned.push(peer);
       return mine;
     };
     roomFor(0);

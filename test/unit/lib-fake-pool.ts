@@ -6,6 +6,7 @@ import { decodeMessage, encodeMessage, TlsPoolError } from 'libtlspool/protocol'
 import type { EventBody, Message, RequestOp, SessionInfo, ToPoolMessage } from 'libtlspool/protocol';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd, Poll } from 'libtlspool/native';
+import { descriptors, until } from '../support/index.js';
 
 export const sessionInfo: SessionInfo = {
   role: 'server', protocol: 'TLSv1.3', cipher: 'TLS_AES_128_GCM_SHA256', cipherName: 'TLS_AES_128_GCM_SHA256', resumed: false,
@@ -91,6 +92,9 @@ export class FakePool {
   readonly clients = new Set<FakeClient>();
   /** All messages seen, in order. */
   readonly seen: Seen[] = [];
+  /** Descriptors that the test keeps; end() closes them. */
+  readonly owned: OwnedFd[] = [];
+  readonly #before = descriptors(process.pid).size;
   #waiting: { want: (message: ToPoolMessage) => boolean; resolve: (got: Seen) => void }[] = [];
   #listening: { fd: OwnedFd; poll: Poll } | undefined;
   handlers: { [Op in RequestOp]?: Handler } = {
@@ -128,6 +132,12 @@ export class FakePool {
   dispose(): void {
     this.stop();
     fs.rmSync(this.folder, { recursive: true, force: true });
+  }
+  /** As dispose(); then this process has as many descriptors again as before the pool was made, or something was left open. */
+  async end(): Promise<void> {
+    for (const fd of this.owned.splice(0)) sockets.close(fd);
+    this.dispose();
+    await until(() => descriptors(process.pid).size <= this.#before, { what: 'descriptors to be back at the baseline', context: () => [...descriptors(process.pid).values()].join(' ') });
   }
 
   notice(message: ToPoolMessage, client: FakeClient, fdCount = 0): void {

@@ -10,7 +10,7 @@ import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { SessionInfo } from 'libtlspool/protocol';
-import { descriptors, event, until } from '../support/index.js';
+import { event, until } from '../support/index.js';
 import { FakePool, key, sessionInfo } from './lib-fake-pool.js';
 import type { FakeClient } from './lib-fake-pool.js';
 
@@ -18,12 +18,8 @@ describe('libtlspool: as node:tls does it', () => {
   let fake: FakePool;
   let pool: Pool;
   let target: net.Server;
-  let before: number;
-  let ours: OwnedFd[];
   let sessions: { client: FakeClient; end: OwnedFd; n: number }[];
   beforeEach(async () => {
-    before = descriptors(process.pid).size;
-    ours = [];
     sessions = [];
     fake = new FakePool().start();
     fake.handlers.starttls = ({ client, message }) => { session(client, message.id); return undefined; };
@@ -34,15 +30,13 @@ describe('libtlspool: as node:tls does it', () => {
   afterEach(async () => {
     pool.close();
     target.close();
-    for (const fd of ours) sockets.close(fd);
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   /** Answers starttls. */
   const session = (client: FakeClient, id: number, info: SessionInfo = { ...sessionInfo, role: 'client', alpn: 'http/1.1' }): void => {
     const [end, theirs] = sockets.socketpair('stream');
-    ours.push(end);
+    fake.owned.push(end);
     const n = sessions.push({ client, end, n: sessions.length + 1 });
     client.send({ type: 'reply', op: 'starttls', id, body: { ctlkey: key(n), info } }, [theirs]);
     sockets.close(theirs);
@@ -92,7 +86,7 @@ describe('libtlspool: as node:tls does it', () => {
         return { first, second: await accepting, end };
       });
       const { first, second, end } = await end2;
-      ours.push(end1, end);
+      fake.owned.push(end1, end);
       assert.deepEqual(await told(first, { client, end: end1, n: 1 }), ['alice', 'alice', 'alice']);
       assert.deepEqual(await told(second, { client, end, n: 2 }), ['alice', 'alice', 'alice']);
       await listener.close();
@@ -101,7 +95,7 @@ describe('libtlspool: as node:tls does it', () => {
     it('of a session that was taken over is that of reattach()', async () => {
       fake.handlers.reattach = () => ({ info: sessionInfo });
       const [end, theirs] = sockets.socketpair('stream');
-      ours.push(end);
+      fake.owned.push(end);
       const seen = await who.run('alice', async () => {
         const socket = await pool.reattach(key(1), theirs);
         const [client] = [...fake.clients];
@@ -114,7 +108,7 @@ describe('libtlspool: as node:tls does it', () => {
   describe('answers', () => {
     const accepted = async (options: object, info: Partial<SessionInfo> = {}): Promise<PoolSocket> => {
       const { listener, client } = await listen(options);
-      ours.push(client.connection(1, 1, { ...sessionInfo, ...info }));
+      fake.owned.push(client.connection(1, 1, { ...sessionInfo, ...info }));
       const socket = await listener.accept();
       socket.on('error', () => undefined);
       return socket;

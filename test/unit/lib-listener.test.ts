@@ -5,7 +5,6 @@ import net from 'node:net';
 import { connectPool } from 'libtlspool';
 import type { Listener, Pool } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
-import type { OwnedFd } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
 import { descriptors, until } from '../support/index.js';
 import { FakePool, sessionInfo } from './lib-fake-pool.js';
@@ -20,19 +19,13 @@ const code = (wanted: string) => (error: unknown): boolean => {
 describe('libtlspool: listen and accept', () => {
   let fake: FakePool;
   let pool: Pool;
-  let before: number;
-  let ours: OwnedFd[];
   beforeEach(async () => {
-    before = descriptors(process.pid).size;
-    ours = [];
     fake = new FakePool().start();
     pool = await connectPool({ path: fake.path });
   });
   afterEach(async () => {
     pool.close();
-    for (const fd of ours) sockets.close(fd);
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   const listen = async (options = {}): Promise<{ listener: Listener; client: FakeClient }> => {
@@ -43,7 +36,7 @@ describe('libtlspool: listen and accept', () => {
 
   it('a connection comes as a socket that tells of the protected connection', async () => {
     const { listener, client } = await listen();
-    ours.push(client.connection(1, 1, { ...sessionInfo, servername: 'a.example', alpn: 'http/1.1', authorizationError: 'CERT_HAS_EXPIRED' }));
+    fake.owned.push(client.connection(1, 1, { ...sessionInfo, servername: 'a.example', alpn: 'http/1.1', authorizationError: 'CERT_HAS_EXPIRED' }));
     const socket = await listener.accept();
     assert.equal(socket.remoteAddress, '192.0.2.7');
     assert.equal(socket.remotePort, 4711);
@@ -70,7 +63,7 @@ describe('libtlspool: listen and accept', () => {
 
   it('without a server name, a protocol or an error, the answers are those of Node: false, false and null', async () => {
     const { listener, client } = await listen();
-    ours.push(client.connection(1));
+    fake.owned.push(client.connection(1));
     const socket = await listener.accept();
     assert.equal(socket.servername, false);
     assert.equal(socket.alpnProtocol, false);
@@ -82,7 +75,7 @@ describe('libtlspool: listen and accept', () => {
   it('accept() resolves in the order of arrival, for those who wait and for those who come later', async () => {
     const { listener, client } = await listen();
     const early = listener.accept();
-    for (const n of [1, 2, 3]) ours.push(client.connection(1, n));
+    for (const n of [1, 2, 3]) fake.owned.push(client.connection(1, n));
     const accepted = [await early, await listener.accept(), await listener.accept()];
     assert.deepEqual(accepted.map(({ ctlkey }) => ctlkey[0]), [1, 2, 3]);
     for (const socket of accepted) socket.destroy();
@@ -95,14 +88,14 @@ describe('libtlspool: listen and accept', () => {
     // Until the kernel's queue is full: nobody reads beyond the mark.
     await until(() => {
       try {
-        for (;;) ours.push(client.connection(1, (++sent % 250) + 1));
+        for (;;) fake.owned.push(client.connection(1, (++sent % 250) + 1));
       } catch {
         return sent > 2;
       }
     }, { what: 'the queue to be full' });
     sent--;
     for (let n = 0; n < sent; n++) (await listener.accept()).destroy();
-    ours.push(client.connection(1, 251));
+    fake.owned.push(client.connection(1, 251));
     const last = await listener.accept();
     assert.equal(last.ctlkey[0], 251);
     last.destroy();
@@ -112,7 +105,7 @@ describe('libtlspool: listen and accept', () => {
   it('a highWaterMark of 0 is refused, 1 is accepted', async () => {
     await assert.rejects(pool.listen({ highWaterMark: 0 }), code('BAD_ARGUMENT'));
     const { listener, client } = await listen({ highWaterMark: 1 });
-    for (const n of [1, 2, 3]) ours.push(client.connection(1, n));
+    for (const n of [1, 2, 3]) fake.owned.push(client.connection(1, n));
     for (const n of [1, 2, 3]) {
       const socket = await listener.accept();
       assert.equal(socket.ctlkey[0], n);
@@ -138,7 +131,7 @@ describe('libtlspool: listen and accept', () => {
     const waiting = assert.rejects(listener.accept({ signal: abort.signal }), code('ABORTED'));
     abort.abort();
     await waiting;
-    ours.push(client.connection(1, 9));
+    fake.owned.push(client.connection(1, 9));
     const socket = await listener.accept({ signal: new AbortController().signal });
     assert.equal(socket.ctlkey[0], 9);
     socket.destroy();
@@ -147,7 +140,7 @@ describe('libtlspool: listen and accept', () => {
 
   it('for await yields connections, and leaving the loop closes the listener', async () => {
     const { listener, client } = await listen();
-    ours.push(client.connection(1, 5));
+    fake.owned.push(client.connection(1, 5));
     for await (const socket of listener) {
       assert.equal(socket.ctlkey[0], 5);
       socket.destroy();
@@ -192,7 +185,7 @@ describe('libtlspool: listen and accept', () => {
     fake.start();
     const { client } = await asked;
     assert.equal((listener.address() as net.AddressInfo).port, port);
-    ours.push(client.connection(1, 8));
+    fake.owned.push(client.connection(1, 8));
     const socket = await waiting;
     assert.equal(socket.ctlkey[0], 8);
     socket.destroy();
@@ -240,7 +233,7 @@ describe('libtlspool: listen and accept', () => {
     await assert.rejects(pool.listen({ port: 65_536 }), code('BAD_ARGUMENT'));
     await assert.rejects(pool.listen({ port: 1, path: '/x' }), code('BAD_ARGUMENT'));
     const [left, right] = sockets.socketpair('stream');
-    ours.push(right);
+    fake.owned.push(right);
     await assert.rejects(pool.listen({ fd: left }), code('FD_KIND'));
     const { listener } = await listen({ port: 0 });
     assert.notEqual((listener.address() as net.AddressInfo).port, 0);

@@ -3,7 +3,6 @@ import { once } from 'node:events';
 import { connectPool, socketPaths } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { descriptors, until } from '../support/index.js';
 import { FakePool } from './lib-fake-pool.js';
 
 const code = (wanted: string) => (error: unknown): boolean => {
@@ -14,11 +13,9 @@ const code = (wanted: string) => (error: unknown): boolean => {
 
 describe('libtlspool: the pool connection', () => {
   let fake: FakePool;
-  let before: number;
-  beforeEach(() => { before = descriptors(process.pid).size; fake = new FakePool().start(); });
+  beforeEach(() => { fake = new FakePool().start(); });
   afterEach(async () => {
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   it('a named path is the only one tried; the system path comes before the user path', () => {

@@ -10,7 +10,7 @@ import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
 import { preambles } from 'libtlspool/preamble';
-import { descriptors, event, repoRoot, until } from '../support/index.js';
+import { event, repoRoot, until } from '../support/index.js';
 import { FakePool, key, sessionInfo } from './lib-fake-pool.js';
 
 const code = (wanted: string) => (error: unknown): true => {
@@ -26,19 +26,15 @@ describe('libtlspool: starttls with a preamble', () => {
   let fake: FakePool;
   let pool: Pool;
   let listening: net.Server;
-  let before: number;
-  let handed: OwnedFd[];
   let requests: object[];
   beforeEach(async () => {
-    before = descriptors(process.pid).size;
-    handed = [];
     requests = [];
     fake = new FakePool().start();
     fake.handlers.starttls = ({ client: pooled, message, fds }) => {
       requests.push(message.body);
-      handed.push(sockets.dup(fds[0] as OwnedFd));
+      fake.owned.push(sockets.dup(fds[0] as OwnedFd));
       const [ours, theirs] = sockets.socketpair('stream');
-      handed.push(ours);
+      fake.owned.push(ours);
       pooled.send({ type: 'reply', op: 'starttls', id: message.id, body: { ctlkey: key(1), info: sessionInfo } }, [theirs]);
       sockets.close(theirs);
       return undefined;
@@ -49,10 +45,8 @@ describe('libtlspool: starttls with a preamble', () => {
   });
   afterEach(async () => {
     pool.close();
-    for (const fd of handed) sockets.close(fd);
     listening.close();
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   interface Peer { readonly socket: net.Socket; heard(): string; hears(text: string | RegExp): Promise<void> }
@@ -79,8 +73,8 @@ describe('libtlspool: starttls with a preamble', () => {
     const plain = await upgrading;
     assert.match(peer.heard(), /\r\n220 2\.0\.0 .*\r\n$/u);
     assert.deepEqual(plain.preamble, { protocol: 'smtp', tls: true });
-    assert.notEqual(sockets.pollWait(handed[0] as OwnedFd, 1, 5000), 0);
-    assert.equal(sockets.receive(handed[0] as OwnedFd, 100, 0)?.data.toString(), 'ClientHello');
+    assert.notEqual(sockets.pollWait(fake.owned[0] as OwnedFd, 1, 5000), 0);
+    assert.equal(sockets.receive(fake.owned[0] as OwnedFd, 100, 0)?.data.toString(), 'ClientHello');
     assert.deepEqual(requests, [{ role: 'server' }]);
     plain.destroy();
     peer.socket.destroy();
@@ -122,7 +116,7 @@ describe('libtlspool: starttls with a preamble', () => {
     await upgrading;
     await closed;
     assert.match(peer.heard(), hears);
-    assert.equal(handed.length, 0);
+    assert.equal(fake.owned.length, 0);
   };
 
   it('a client that says goodbye is answered, and is PREAMBLE_REFUSED', () => turnedAway('PREAMBLE_REFUSED', 'QUIT\r\n', /\r\n221 .*\r\n$/u));
@@ -159,7 +153,7 @@ describe('libtlspool: starttls with a preamble', () => {
       socket.emit('readable');
       peer.socket.destroy();
     }
-    assert.equal(handed.length, 0);
+    assert.equal(fake.owned.length, 0);
   });
 
   it('a server that adds something behind its go-ahead is EARLY_OCTETS, one without TLS PREAMBLE_REFUSED', async () => {
@@ -169,7 +163,7 @@ describe('libtlspool: starttls with a preamble', () => {
       await assert.rejects(pool.starttls(socket, client), code(wanted));
       peer.socket.destroy();
     }
-    assert.equal(handed.length, 0);
+    assert.equal(fake.owned.length, 0);
   });
 
   it('octets that were read before are EARLY_OCTETS with a preamble too', async () => {
@@ -198,6 +192,6 @@ describe('libtlspool: starttls with a preamble', () => {
       await event(peer.socket, 'close');
       assert.equal(peer.heard(), '');
     }
-    assert.equal(handed.length, 0);
+    assert.equal(fake.owned.length, 0);
   });
 });

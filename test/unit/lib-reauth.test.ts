@@ -9,7 +9,7 @@ import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
 import { protectFd } from 'libtlspool/session';
 import { readFileSync } from 'node:fs';
-import { descriptors, event, makeCa, tempFolder, until, within } from '../support/index.js';
+import { event, makeCa, tempFolder, within } from '../support/index.js';
 import { Handoffs, client as clientOfProxy, code } from './handoff-fixture.js';
 import { FakePool, key, sessionInfo } from './lib-fake-pool.js';
 import type { FakeClient, Seen } from './lib-fake-pool.js';
@@ -21,18 +21,14 @@ const authorized: SessionInfo = { ...sessionInfo, authorized: true, peerCertific
 describe('libtlspool: reauthenticate', () => {
   let fake: FakePool;
   let pool: Pool;
-  let before: number;
-  let owned: OwnedFd[];
   let open: PoolSocket[];
   beforeEach(async () => {
-    before = descriptors(process.pid).size;
-    owned = [];
     open = [];
     fake = new FakePool().start();
     fake.handlers.reauthenticate = () => undefined;
     fake.handlers.starttls = ({ client, message }) => {
       const [ours, theirs] = sockets.socketpair('stream');
-      owned.push(ours);
+      fake.owned.push(ours);
       client.send({ type: 'reply', op: 'starttls', id: message.id, body: { ctlkey: key(1), info: sessionInfo } }, [theirs]);
       sockets.close(theirs);
       return undefined;
@@ -42,15 +38,13 @@ describe('libtlspool: reauthenticate', () => {
   afterEach(async () => {
     for (const socket of open) socket.destroy();
     pool.close();
-    for (const fd of owned) sockets.close(fd);
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   /** One end of a stream; the other is closed with the test. */
   function stream(): OwnedFd {
     const [ours, passed] = sockets.socketpair('stream');
-    owned.push(ours);
+    fake.owned.push(ours);
     return passed;
   }
   const makers: Readonly<Record<string, () => Promise<PoolSocket>>> = {
@@ -58,7 +52,7 @@ describe('libtlspool: reauthenticate', () => {
     'a listener': async () => {
       const asked = fake.next('listen');
       const listener = await pool.listen({ host: '127.0.0.1' });
-      owned.push((await asked).client.connection(1));
+      fake.owned.push((await asked).client.connection(1));
       return listener.accept();
     },
   };
@@ -166,7 +160,7 @@ describe('libtlspool: reauthenticate', () => {
     const socket = await socketOf();
     await asked(socket);
     const data = event<Buffer>(socket, 'data');
-    sockets.send(owned.at(-1) as OwnedFd, Buffer.from('meanwhile'));
+    sockets.send(fake.owned.at(-1) as OwnedFd, Buffer.from('meanwhile'));
     assert.equal(String(await data), 'meanwhile');
   });
 
@@ -215,7 +209,7 @@ describe('libtlspool: reauthenticate', () => {
 
   it('a session without a PoolSocket asks the same, and its info is what is known from then on', async () => {
     const session = await protectFd(pool, stream(), { role: 'server' });
-    owned.push(session.plainfd as OwnedFd);
+    fake.owned.push(session.plainfd as OwnedFd);
     const arrives = fake.next('reauthenticate');
     const answer = session.reauthenticate({ require: true, timeoutMs: 7_000 });
     const seen = await within(arrives, 'the request');

@@ -11,7 +11,7 @@ import { Agent, attach, connectPool, createServer, listenForHandoff } from 'libt
 import type { Pool } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { descriptors, until, within } from '../support/index.js';
+import { descriptors, within } from '../support/index.js';
 import { FakePool } from './lib-fake-pool.js';
 
 const foreign = ['key', 'cert', 'ca', 'pfx', 'crl', 'SNICallback', 'minVersion', 'maxVersion', 'ciphers', 'sigalgs', 'secureOptions', 'session', 'ticketKeys', 'checkServerIdentity', 'handshakeTimeout'];
@@ -27,11 +27,9 @@ const refusal = (name: string) => (error: unknown): boolean => {
 describe('libtlspool: options of node:tls', () => {
   let fake: FakePool;
   let pool: Pool;
-  let before: number;
   let target: net.Server;
   let connections: number;
   beforeEach(async () => {
-    before = descriptors(process.pid).size;
     fake = new FakePool().start();
     pool = await connectPool({ path: fake.path });
     connections = 0;
@@ -41,8 +39,7 @@ describe('libtlspool: options of node:tls', () => {
   afterEach(async () => {
     pool.close();
     target.close();
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   const port = (): number => (target.address() as net.AddressInfo).port;

@@ -9,7 +9,7 @@ import type { OwnedFd } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
 import { reattachSession } from 'libtlspool/session';
 import type { SessionEnd } from 'libtlspool/session';
-import { descriptors, event, until, within } from '../support/index.js';
+import { event, until, within } from '../support/index.js';
 import { FakePool, key, sessionInfo } from './lib-fake-pool.js';
 import type { FakeClient } from './lib-fake-pool.js';
 
@@ -26,11 +26,7 @@ describe('libtlspool: a session changes hands', () => {
   let pool: Pool;
   let listener: Listener;
   let client: FakeClient;
-  let before: number;
-  let owned: OwnedFd[];
   beforeEach(async () => {
-    before = descriptors(process.pid).size;
-    owned = [];
     fake = new FakePool().start();
     fake.handlers.detach = () => ({});
     fake.handlers.reattach = () => ({ info: { ...sessionInfo, servername: 'from the pool' } });
@@ -40,18 +36,16 @@ describe('libtlspool: a session changes hands', () => {
     ({ client } = await asked);
   });
   afterEach(async () => {
-    for (const fd of owned.splice(0)) sockets.close(fd);
     pool.close();
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   const accept = async (n = 1): Promise<{ socket: PoolSocket; end: OwnedFd }> => {
     const end = client.connection(1, n);
-    owned.push(end);
+    fake.owned.push(end);
     return { socket: await listener.accept(), end };
   };
-  const keep = (fd: OwnedFd): OwnedFd => { owned.push(fd); return fd; };
+  const keep = (fd: OwnedFd): OwnedFd => { fake.owned.push(fd); return fd; };
   const read = async (fd: OwnedFd): Promise<string> => {
     let text = '';
     await until(() => { text += sockets.receive(fd, 4096, 0)?.data.toString() ?? ''; return text !== ''; }, { what: 'octets' });
@@ -60,7 +54,7 @@ describe('libtlspool: a session changes hands', () => {
   /** Both ends of a stream, as two processes would have them. */
   const stream = (): [OwnedFd, OwnedFd] => {
     const [ours, theirs] = sockets.socketpair('stream');
-    owned.push(ours);
+    fake.owned.push(ours);
     return [ours, theirs];
   };
 
@@ -155,7 +149,7 @@ describe('libtlspool: a session changes hands', () => {
       const failed = event<Error>(socket, 'error');
       const released = socket.release();
       client.closed(1, 'truncated');
-      sockets.close(owned.splice(owned.indexOf(end), 1)[0] as OwnedFd);
+      sockets.close(fake.owned.splice(fake.owned.indexOf(end), 1)[0] as OwnedFd);
       await assert.rejects(released, code('CTLKEY_UNKNOWN'));
       socket.resume();
       code('TRUNCATED')(await failed);
@@ -199,7 +193,7 @@ describe('libtlspool: a session changes hands', () => {
       const failed = event<Error>(socket, 'error');
       socket.resume();
       client.closed(1, 'closed');
-      sockets.close(owned.splice(owned.indexOf(end), 1)[0] as OwnedFd);
+      sockets.close(fake.owned.splice(fake.owned.indexOf(end), 1)[0] as OwnedFd);
       code('SESSION_LOST', /nobody told/u)(await failed);
     });
 
@@ -220,7 +214,7 @@ describe('libtlspool: a session changes hands', () => {
       const failed = event<Error>(socket, 'error');
       socket.resume();
       client.closed(1, 'truncated');
-      sockets.close(owned.splice(owned.indexOf(end), 1)[0] as OwnedFd);
+      sockets.close(fake.owned.splice(fake.owned.indexOf(end), 1)[0] as OwnedFd);
       code('TRUNCATED')(await failed);
     });
 
@@ -258,7 +252,7 @@ describe('libtlspool: a session changes hands', () => {
       const socket = await pool.reattach(key(3), fd);
       const failed = event<Error>(socket, 'error');
       socket.resume();
-      sockets.close(owned.splice(owned.indexOf(end), 1)[0] as OwnedFd);
+      sockets.close(fake.owned.splice(fake.owned.indexOf(end), 1)[0] as OwnedFd);
       code('TRUNCATED')(await failed);
     });
 

@@ -11,7 +11,7 @@ import type { AttachOptions, Pool, PoolSocket } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { SessionInfo } from 'libtlspool/protocol';
-import { descriptors, event, until } from '../support/index.js';
+import { event, until } from '../support/index.js';
 import { FakePool, sessionInfo } from './lib-fake-pool.js';
 import type { FakeClient } from './lib-fake-pool.js';
 
@@ -20,16 +20,13 @@ const throwsCode = (wanted: string) => (error: unknown): boolean => error instan
 describe('libtlspool: servers', () => {
   let fake: FakePool;
   let pool: Pool;
-  let before: number;
   beforeEach(async () => {
-    before = descriptors(process.pid).size;
     fake = new FakePool().start();
     pool = await connectPool({ path: fake.path });
   });
   afterEach(async () => {
     pool.close();
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   /** The peer's view of a connection, as the pool's plain text. */

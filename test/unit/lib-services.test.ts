@@ -5,7 +5,7 @@ import { connectPool } from 'libtlspool';
 import type { ChooseIdentity, EnterPin, IdentityQuestion, Pool, ServiceOptions } from 'libtlspool';
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { TlsPoolError as PoolError } from 'libtlspool';
-import { descriptors, until } from '../support/index.js';
+import { until } from '../support/index.js';
 import { event } from '../support/wait.js';
 import { FakePool } from './lib-fake-pool.js';
 import type { FakeClient } from './lib-fake-pool.js';
@@ -16,12 +16,10 @@ const pinQuestion = { localid: 'shut', source: '/shut/tls.key', attempt: 1 };
 describe('libtlspool: services', () => {
   let fake: FakePool;
   let pool: Pool;
-  let before: number;
   let registered: object[];
   let clients: FakeClient[];
   let refusal: string | undefined;
   beforeEach(async () => {
-    before = descriptors(process.pid).size;
     registered = [];
     clients = [];
     refusal = undefined;
@@ -37,8 +35,7 @@ describe('libtlspool: services', () => {
   });
   afterEach(async () => {
     pool.close();
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   /** Asks as the pool does; resolves with the body of the answer, as it was when it came. */

@@ -21,25 +21,19 @@ const code = (wanted: string) => (error: unknown): boolean => {
 describe('libtlspool: bare descriptors', () => {
   let fake: FakePool;
   let pool: Pool;
-  let before: number;
-  let owned: OwnedFd[];
   beforeEach(async () => {
-    before = descriptors(process.pid).size;
-    owned = [];
     fake = new FakePool().start();
     pool = await connectPool({ path: fake.path, timeoutMs: 2_000 });
   });
   afterEach(async () => {
     pool.close();
-    for (const fd of owned.splice(0)) sockets.close(fd);
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   /** One end of a stream; the other is closed with the test. */
   function stream(): OwnedFd {
     const [ours, passed] = sockets.socketpair('stream');
-    owned.push(ours);
+    fake.owned.push(ours);
     return passed;
   }
   /** The request has arrived and waits for the test's answer. */
@@ -146,7 +140,7 @@ describe('libtlspool: bare descriptors', () => {
     await assert.rejects(session, code('TIMEOUT'));
     const close = fake.next('close');
     const [ours, theirs] = sockets.socketpair('stream');
-    owned.push(ours);
+    fake.owned.push(ours);
     client.send({ type: 'reply', op: 'starttls', id, body: { ctlkey: key(9), info: sessionInfo } }, [theirs]);
     sockets.close(theirs);
     assert.deepEqual({ ...(await within(close, 'the session to be ended')).message.body }, { ctlkey: key(9), abort: true });
@@ -155,15 +149,15 @@ describe('libtlspool: bare descriptors', () => {
 
   it('a server that spoke first is EARLY_OCTETS in the client role, and both descriptors are closed', async () => {
     const [ours, passed] = sockets.socketpair('stream');
-    owned.push(ours);
+    fake.owned.push(ours);
     sockets.send(ours, Buffer.from('x'));
     await assert.rejects(protectFd(pool, passed, { role: 'client', remoteid: 'a', plainfd: stream() }), code('EARLY_OCTETS'));
-    for (const fd of owned) assert.equal(sockets.pollWait(fd, 1, 0) & 16, 16);
+    for (const fd of fake.owned) assert.equal(sockets.pollWait(fd, 1, 0) & 16, 16);
   });
 
   it('our plain-text side is closed when the request is sent, the crypt side when it settles', async () => {
     const { client, id, session } = await started({ plainfd: stream() });
-    const [plain, crypt] = owned as [OwnedFd, OwnedFd];
+    const [plain, crypt] = fake.owned as [OwnedFd, OwnedFd];
     assert.equal(sockets.pollWait(plain, 1, 2_000) & 16, 16);
     assert.equal(sockets.pollWait(crypt, 1, 0), 0);
     reply(client, id);

@@ -6,7 +6,7 @@ import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { EventBody } from 'libtlspool/protocol';
-import { descriptors, event, until } from '../support/index.js';
+import { event, until } from '../support/index.js';
 import { FakePool } from './lib-fake-pool.js';
 import type { FakeClient } from './lib-fake-pool.js';
 
@@ -26,9 +26,7 @@ describe('libtlspool: a truncated stream never looks complete', () => {
   let pool: Pool;
   let listener: Listener;
   let client: FakeClient;
-  let before: number;
   beforeEach(async () => {
-    before = descriptors(process.pid).size;
     fake = new FakePool().start();
     pool = await connectPool({ path: fake.path });
     const asked = fake.next('listen');
@@ -37,8 +35,7 @@ describe('libtlspool: a truncated stream never looks complete', () => {
   });
   afterEach(async () => {
     pool.close();
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   const accept = async (options: { n?: number } = {}): Promise<{ socket: PoolSocket; end: OwnedFd }> => {

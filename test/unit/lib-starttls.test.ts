@@ -19,17 +19,12 @@ describe('libtlspool: starttls', () => {
   let fake: FakePool;
   let pool: Pool;
   let server: net.Server;
-  let before: number;
-  /** Copies of the descriptors that the pool was given. */
-  let handed: OwnedFd[];
   beforeEach(async () => {
-    before = descriptors(process.pid).size;
-    handed = [];
     fake = new FakePool().start();
     fake.handlers.starttls = ({ client, message, fds }) => {
-      handed.push(sockets.dup(fds[0] as OwnedFd));
+      fake.owned.push(sockets.dup(fds[0] as OwnedFd));
       const [ours, theirs] = sockets.socketpair('stream');
-      handed.push(ours);
+      fake.owned.push(ours);
       client.send({ type: 'reply', op: 'starttls', id: message.id, body: { ctlkey: key(1), info: sessionInfo } }, [theirs]);
       sockets.close(theirs);
       return undefined;
@@ -40,10 +35,8 @@ describe('libtlspool: starttls', () => {
   });
   afterEach(async () => {
     pool.close();
-    for (const fd of handed) sockets.close(fd);
     server.close();
-    fake.dispose();
-    await until(() => descriptors(process.pid).size <= before, { what: 'descriptors to be back at the baseline' });
+    await fake.end();
   });
 
   /** A connection: the peer's end, and the end that is upgraded. */
@@ -73,7 +66,7 @@ describe('libtlspool: starttls', () => {
     // The peer speaks as soon as it sees the go-ahead, long before the pool has the descriptor.
     peer.once('data', () => peer.write('first TLS octets'));
     const plain = await pool.starttls(socket, { role: 'server', goAhead: '220 ready\r\n' });
-    assert.equal(read(handed[0] as OwnedFd, 16), 'first TLS octets');
+    assert.equal(read(fake.owned[0] as OwnedFd, 16), 'first TLS octets');
     assert.equal(socket.bytesRead, 10, 'nothing after the command was read in this process');
     plain.destroy();
     peer.destroy();
@@ -88,7 +81,7 @@ describe('libtlspool: starttls', () => {
     const plain = await upgrading;
     let seen = '';
     plain.on('data', (chunk: Buffer) => { seen += chunk.toString(); });
-    assert.equal(read(handed[0] as OwnedFd, 10), 'INJECTED\r\n');
+    assert.equal(read(fake.owned[0] as OwnedFd, 10), 'INJECTED\r\n');
     assert.equal(seen, '');
     plain.destroy();
     peer.destroy();
@@ -105,7 +98,7 @@ describe('libtlspool: starttls', () => {
     await closed;
     assert.equal(socket.destroyed, true);
     assert.equal(peer.bytesRead, 0, 'the go-ahead was not sent');
-    assert.equal(handed.length, 0);
+    assert.equal(fake.owned.length, 0);
   });
 
   it('a client refuses a server that speaks between its go-ahead and our ClientHello', async () => {
@@ -125,9 +118,9 @@ describe('libtlspool: starttls', () => {
     const plain = await pool.starttls(socket, { role: 'server' });
     assert.equal(socket.destroyed, true);
     peer.write('to the pool');
-    assert.equal(read(handed[0] as OwnedFd, 11), 'to the pool');
+    assert.equal(read(fake.owned[0] as OwnedFd, 11), 'to the pool');
     const came = once(peer, 'data');
-    sockets.send(handed[0] as OwnedFd, Buffer.from('from the pool'));
+    sockets.send(fake.owned[0] as OwnedFd, Buffer.from('from the pool'));
     assert.equal(String((await came)[0]), 'from the pool');
     plain.destroy();
     peer.destroy();
@@ -216,6 +209,6 @@ describe('libtlspool: starttls', () => {
     assert.deepEqual(await asked({ servername: 'a.example' }), { role: 'client', remoteid: 'a.example', servername: 'a.example' });
     const abort = AbortSignal.abort();
     await assert.rejects(pool.connect({ host: '127.0.0.1', port, signal: abort }), code('ABORTED'));
-    for (const fd of handed.splice(0)) sockets.close(fd);
+    for (const fd of fake.owned.splice(0)) sockets.close(fd);
   });
 });

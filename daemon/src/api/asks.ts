@@ -82,7 +82,7 @@ export class AskTable {
       else this.#supply(ask, message.body, fds);
       return undefined;
     } catch (thrown) {
-      const error = thrown instanceof TlsPoolError ? thrown : new TlsPoolError('INTERNAL', { cause: thrown });
+      const error = TlsPoolError.from(thrown);
       if (error.code === 'FD_KIND' && ask.op === 'plainside') this.refusing(ask.session, error);
       this.#refuse(ask);
       return error;

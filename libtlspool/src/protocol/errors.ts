@@ -97,6 +97,11 @@ export class TlsPoolError extends Error {
     if (details.errno !== undefined) this.errno = details.errno;
     if (details.syscall !== undefined) this.syscall = details.syscall;
   }
+
+  /** The error itself where it is one of ours; INTERNAL, with it as the cause, for anything else that was thrown. */
+  static from(thrown: unknown): TlsPoolError {
+    return thrown instanceof TlsPoolError ? thrown : new TlsPoolError('INTERNAL', { cause: thrown });
+  }
 }
 
 /** Is this word a code of the table? For codes that arrive over the wire from a newer peer. */

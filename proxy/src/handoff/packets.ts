@@ -46,7 +46,7 @@ export class Packets {
 
   /** Answers a request with an error; see send(). */
   refuse({ op, id }: { readonly op: string; readonly id: number }, error: unknown): Promise<void> {
-    const { code, message, field } = error instanceof TlsPoolError ? error : new TlsPoolError('INTERNAL');
+    const { code, message, field } = TlsPoolError.from(error);
     // A text is for people: what does not fit is said in fewer words.
     const text = Buffer.byteLength(message) <= maxTextOctets ? message : errorTable[code].text;
     return this.send({ type: 'error', op, id, body: { code, text, ...(field === undefined || Buffer.byteLength(field) > 256 ? {} : { field }) } });

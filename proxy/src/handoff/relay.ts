@@ -115,7 +115,7 @@ export class Relay {
     try {
       await this.#answer(message);
     } catch (error) {
-      this.#packets.fail(error instanceof TlsPoolError ? error : new TlsPoolError('INTERNAL', { cause: error }));
+      this.#packets.fail(TlsPoolError.from(error));
     } finally {
       this.#isAsking = false;
     }

@@ -75,9 +75,8 @@ using namespace rig;
 
 constexpr int rounds = 50;
 
-tlspool::Options options() {
-  tlspool::Options options;
-  options.linger_ms = 100;
+tlspool::Options impatient() {
+  tlspool::Options options = soon_over();
   options.stalled_ms = 300;
   return options;
 }
@@ -106,23 +105,6 @@ Started start(Rig& rig, bool server = true, uint64_t handshake_ms = 0) {
   return started;
 }
 
-template <typename Wanted>
-Wanted await(Rig& rig, Peer* peer = nullptr) {
-  for (int i = 0; i < 500; ++i) {
-    if (peer != nullptr) {
-      peer->fetch();
-      peer->handshake();
-      peer->flush();
-    }
-    rig.barrier();
-    for (tlspool::Event& event : rig.events())
-      if (auto* wanted = std::get_if<Wanted>(&event)) return std::move(*wanted);
-    usleep(10'000);
-  }
-  REQUIRE(false, "an event that has to come does not come");
-  abort();
-}
-
 void until(Rig& rig, const std::function<bool()>& done, const char* text) {
   for (int i = 0; i < 500 && !done(); ++i) {
     rig.barrier();
@@ -133,7 +115,7 @@ void until(Rig& rig, const std::function<bool()>& done, const char* text) {
 
 // RFC 5246 section 7.4.1.1: a client in a handshake ignores HelloRequest, and OpenSSL's does so for ever. Others are served meanwhile, and it ends at its deadline.
 void endless_handshake() {
-  Rig rig(options());
+  Rig rig(impatient());
   Started other = start(rig);
   Started session = start(rig, false, 500);
   Peer peer(std::move(other.ours), {});
@@ -161,7 +143,7 @@ void endless_handshake() {
 
 // Each KeyUpdate costs what many KiB of data cost: one peer must not fill a round of the worker with them. Data behind them arrive whole.
 void key_update_flood() {
-  Rig rig(options());
+  Rig rig(impatient());
   Started session = start(rig);
   Peer peer(std::move(session.ours), {});
   await<tlspool::EstablishedEvent>(rig, &peer);
@@ -194,7 +176,7 @@ void key_update_flood() {
 
 // No memory for what is sent, twice: the kernel reports the socket as writable the first time, and then never again.
 void short_of_memory(bool crypt, int error) {
-  Rig rig(options());
+  Rig rig(impatient());
   Started session = start(rig);
   Peer peer(std::move(session.ours), {});
   await<tlspool::EstablishedEvent>(rig, &peer);
@@ -237,7 +219,7 @@ void short_of_memory_crypt() {
 
 // The session goes while it waits for memory.
 void gone_while_short_of_memory() {
-  Rig rig(options());
+  Rig rig(impatient());
   Started session = start(rig);
   Peer peer(std::move(session.ours), {});
   await<tlspool::EstablishedEvent>(rig, &peer);
@@ -257,7 +239,7 @@ void gone_while_short_of_memory() {
 
 // accept(2): errors of one connection, or of a firewall, are no end of the listening socket.
 void accept_errors() {
-  Rig rig(options());
+  Rig rig(impatient());
   const int listening = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -303,7 +285,7 @@ void accept_errors() {
 
 // An application that reads no more, and a peer that was slow once: who is quiet after that is not stalled.
 void slow_once_then_quiet() {
-  Rig rig(options());
+  Rig rig(impatient());
   Started session = start(rig);
   Peer peer(std::move(session.ours), {});
   await<tlspool::EstablishedEvent>(rig, &peer);
@@ -368,7 +350,7 @@ Peer start_for(Rig& rig, const Backend& backend) {
 // As one on TCP does, a backend on a UNIX socket that is busy for a moment makes its clients wait, and fails them only at the deadline.
 void backend_queue_full() {
   for (const bool makes_room : {true, false}) {
-    tlspool::Options each = options();
+    tlspool::Options each = impatient();
     each.handshake_ms = makes_room ? 10'000 : 300;
     Rig rig(each);
     const Backend backend;
@@ -396,7 +378,7 @@ void backend_queue_full() {
 
 // Promise 7: out of descriptors, a connection waits for one for its backend as it does for its application.
 void backend_without_descriptors() {
-  Rig rig(options());
+  Rig rig(impatient());
   const Backend backend;
   Peer peer = start_for(rig, backend);
   rig.barrier();

@@ -1,8 +1,12 @@
 // The other end of a TLS session: plain OpenSSL over memory, so that a test can look at and change each octet on its way.
 #pragma once
 
+#include <unistd.h>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
+#include <utility>
+#include <variant>
 
 #include "rig.hh"
 
@@ -55,5 +59,23 @@ class Peer {
   std::string pending_, received_;
   bool close_notify_ = false, end_ = false, broken_ = false;
 };
+
+// The next event of this kind, for which those before it are dropped; the peer's handshake goes on meanwhile. A finding when none comes in 5 seconds.
+template <typename Wanted>
+Wanted await(Rig& rig, Peer* peer = nullptr) {
+  for (int i = 0; i < 5000; ++i) {
+    if (peer != nullptr) {
+      peer->fetch();
+      peer->handshake();
+      peer->flush();
+    }
+    rig.barrier();
+    for (tlspool::Event& event : rig.events())
+      if (auto* wanted = std::get_if<Wanted>(&event)) return std::move(*wanted);
+    usleep(1000);
+  }
+  REQUIRE(false, "an event that has to come does not come");
+  abort();
+}
 
 }  // namespace rig

@@ -17,16 +17,10 @@ constexpr int rounds = 400;
 constexpr uint64_t short_ms = 200;
 constexpr int answers_at_once = 32;
 
-tlspool::Options options() {
-  tlspool::Options options;
-  options.linger_ms = 100;
-  return options;
-}
-
 // An engine's session and its peer, past the handshake.
 class Pair {
  public:
-  explicit Pair(bool engine_is_server, int version, tlspool::Options chosen = options(), uint64_t peer_options = 0, const char* offers = "server.test") : rig_(chosen) {
+  explicit Pair(bool engine_is_server, int version, tlspool::Options chosen = soon_over(), uint64_t peer_options = 0, const char* offers = "server.test") : rig_(chosen) {
     UniqueFd ours, theirs;
     socket_pair(ours, theirs);
     PeerOptions of_peer;
@@ -206,14 +200,14 @@ void server_asks_too_often() {
 
 // Without the extended master secret a renegotiation is not safe, and the session is as good as before.
 void server_without_extended_master_secret() {
-  Pair pair(false, TLS1_2_VERSION, options(), SSL_OP_NO_EXTENDED_MASTER_SECRET);
+  Pair pair(false, TLS1_2_VERSION, soon_over(), SSL_OP_NO_EXTENDED_MASTER_SECRET);
   pair.exchange();
   REQUIRE(!pair.renegotiate() && Pair::alert() == SSL_AD_NO_RENEGOTIATION, "it is answered");
 }
 
 // A server that asks, and then says nothing: what the client's application writes must not wait for ever.
 void server_stops_in_the_middle() {
-  tlspool::Options quick = options();
+  tlspool::Options quick = soon_over();
   quick.handshake_ms = short_ms;
   Pair pair(false, TLS1_2_VERSION, quick);
   SSL_renegotiate(pair.ssl());

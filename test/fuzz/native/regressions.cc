@@ -14,12 +14,6 @@ using namespace rig;
 
 constexpr int rounds = 50;
 
-tlspool::Options options() {
-  tlspool::Options options;
-  options.linger_ms = 100;
-  return options;
-}
-
 struct Started {
   UniqueFd ours;  // the peer's end of the TLS side
   UniqueFd kept;  // the copy of the passed descriptor that its sender did not close
@@ -43,25 +37,9 @@ void rounds_of(Rig& rig, int count = rounds) {
   for (int i = 0; i < count; ++i) rig.barrier();
 }
 
-template <typename Wanted>
-Wanted await(Rig& rig, Peer* peer = nullptr) {
-  for (int i = 0; i < rounds; ++i) {
-    if (peer != nullptr) {
-      peer->fetch();
-      peer->handshake();
-      peer->flush();
-    }
-    rig.barrier();
-    for (tlspool::Event& event : rig.events())
-      if (auto* wanted = std::get_if<Wanted>(&event)) return std::move(*wanted);
-  }
-  REQUIRE(false, "an event that has to come does not come");
-  abort();
-}
-
 // A client keeps its copy of the descriptor: the kernel's watch outlives our close(2) of it and must not lead to freed memory.
 void stale_watch() {
-  Rig rig(options());
+  Rig rig(soon_over());
   Started session = start(rig);
   send(session.ours.get(), "this is no TLS", 14, MSG_NOSIGNAL);
   rounds_of(rig, 3);
@@ -73,7 +51,7 @@ void stale_watch() {
 
 // O_NONBLOCK belongs to the open file: whoever passed the socket can take it away again, and must not stop a worker with it.
 void blocking_mode_taken_away() {
-  Rig rig(options());
+  Rig rig(soon_over());
   Started session = start(rig);
   rig.barrier();
   fcntl(session.kept.get(), F_SETFL, fcntl(session.kept.get(), F_GETFL) & ~O_NONBLOCK);
@@ -88,7 +66,7 @@ void blocking_mode_taken_away() {
 
 // A flight that the socket takes in parts is sent to its end during the handshake, too.
 void blocked_flight() {
-  Rig rig(options());
+  Rig rig(soon_over());
   ContextOptions context;
   context.rsa_too = false;
   context.extra_certificates = 40;
@@ -105,7 +83,7 @@ void blocked_flight() {
 
 // The owner allowed one name; a second ClientHello (after HelloRetryRequest) must not swap it for another.
 void name_changed_after_asking() {
-  Rig rig(options());
+  Rig rig(soon_over());
   tlspool::Negotiation negotiation;
   negotiation.ask = true;
   ContextOptions context;
@@ -134,7 +112,7 @@ void name_changed_after_asking() {
 
 // TLS 1.2: the client's last flight arrives, and the client is gone before ours can be sent. That handshake failed, and only that.
 void client_gone_before_our_finished() {
-  Rig rig(options());
+  Rig rig(soon_over());
   Started session = start(rig);
   PeerOptions tls12;
   tls12.version = TLS1_2_VERSION;
@@ -159,7 +137,7 @@ void client_gone_before_our_finished() {
 
 // Out of descriptors at the end of a handshake: the session goes on when there are some, with every record that it has written.
 void descriptor_shortage() {
-  Rig rig(options());
+  Rig rig(soon_over());
   Started session = start(rig);
   Peer peer(std::move(session.ours), {});
   rlimit before{};
@@ -192,7 +170,7 @@ void descriptor_shortage() {
 // A passed plain side is the application's, also on a listener that has a backend: it is told of the end, and a copy that it
 // keeps does not lead to freed memory.
 void passed_plain_side_beside_backend() {
-  Rig rig(options());
+  Rig rig(soon_over());
   UniqueFd ours, theirs, plain, passed;
   socket_pair(ours, theirs);
   socket_pair(plain, passed);
@@ -221,7 +199,7 @@ void passed_plain_side_beside_backend() {
 
 // The peer says close_notify and leaves: nothing can be sent to it any more, so the application must not wait for ever.
 void peer_gone_after_close_notify() {
-  Rig rig(options());
+  Rig rig(soon_over());
   Started session = start(rig);
   Peer peer(std::move(session.ours), {});
   session.kept.reset();
@@ -236,7 +214,7 @@ void peer_gone_after_close_notify() {
 
 // A revoked session has linger_ms for its last octets; a later close by its owner must not give it more.
 void revoked_then_closed() {
-  Rig rig(options());
+  Rig rig(soon_over());
   Started session = start(rig);
   Peer peer(std::move(session.ours), {});
   const auto established = await<tlspool::EstablishedEvent>(rig, &peer);
@@ -261,7 +239,7 @@ void revoked_then_closed() {
 
 // A packet socket whose send buffer takes no record: octets of the peer cannot be delivered, and that is no orderly end.
 void packets_too_small_for_a_record() {
-  Rig rig(options());
+  Rig rig(soon_over());
   UniqueFd ours, theirs;
   socket_pair(ours, theirs);
   int pair[2] = {-1, -1};
@@ -288,7 +266,7 @@ void packets_too_small_for_a_record() {
 
 // The application said its end; the peer goes on, and asks for new keys. OpenSSL answers that, which must not break the session.
 void key_update_after_our_end() {
-  Rig rig(options());
+  Rig rig(soon_over());
   Started session = start(rig);
   Peer peer(std::move(session.ours), {});
   const auto established = await<tlspool::EstablishedEvent>(rig, &peer);
@@ -308,7 +286,7 @@ void key_update_after_our_end() {
 
 // The last record reaches the limit of the keys: the end of the stream is still declared.
 void end_behind_key_update() {
-  tlspool::Options each = options();
+  tlspool::Options each = soon_over();
   each.key_update_records = 1;
   Rig rig(each);
   Started session = start(rig);
@@ -327,7 +305,7 @@ void end_behind_key_update() {
 
 // A server's ticket comes in several records, and the application writes between them: its octets wait for the rest.
 void write_amid_a_long_ticket() {
-  Rig rig(options());
+  Rig rig(soon_over());
   UniqueFd ours, theirs;
   socket_pair(ours, theirs);
   tlspool::SessionStart client;
@@ -374,7 +352,7 @@ void write_amid_a_long_ticket() {
 
 // The peer stops reading, then the application goes: somebody has to end the session.
 void stalled_after_application_left() {
-  tlspool::Options soon = options();
+  tlspool::Options soon = soon_over();
   soon.stalled_ms = 300;
   Rig rig(soon);
   Started session = start(rig);

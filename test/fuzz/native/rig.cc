@@ -154,6 +154,12 @@ std::vector<tlspool::Event> Collector::take() {
   return taken;
 }
 
+tlspool::Options soon_over() {
+  tlspool::Options options;
+  options.linger_ms = 100;
+  return options;
+}
+
 Rig::Rig(const tlspool::Options& options) : engine_(options, sink_), workers_(options.workers) {
   REQUIRE(!engine_.start(), "the engine does not start");
 }

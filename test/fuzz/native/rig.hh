@@ -56,6 +56,9 @@ class Collector : public tlspool::EventSink {
   uint32_t answered_ = 0;
 };
 
+// For tests: lingering sessions end soon.
+tlspool::Options soon_over();
+
 class Rig {
  public:
   explicit Rig(const tlspool::Options& options);
