@@ -6,23 +6,39 @@ import type { DetailedPeerCertificate, EphemeralKeyInfo } from 'node:tls';
 const legacyOf = (certificate: X509Certificate): DetailedPeerCertificate =>
   certificate.toLegacyObject() as unknown as DetailedPeerCertificate;
 
+/** The leaf, its issuer, the issuer of that one, as far as they are known. Peers may send what is above the leaf in any order (RFC 8446 section 4.4.2). */
+function inOrder([leaf, ...others]: readonly Uint8Array[]): X509Certificate[] {
+  if (leaf === undefined) return [];
+  const chain = [new X509Certificate(leaf)];
+  const left = new Set(others.map((der) => new X509Certificate(der)));
+  for (const certificate of chain) {
+    const issuer = [...left].find((one) => certificate.checkIssued(one));
+    if (issuer === undefined) break;
+    left.delete(issuer);
+    chain.push(issuer);
+  }
+  return chain;
+}
+
 /**
  * What getPeerCertificate() returns: `{}` without a certificate. With `detailed`, each certificate has its issuer's in
  * `issuerCertificate`, and a self-signed one has itself, as in Node.
  */
-export function legacyChain(chain: readonly Uint8Array[], detailed: boolean): DetailedPeerCertificate {
-  const leaf = chain[0];
-  if (leaf === undefined) return {} as DetailedPeerCertificate;
-  if (!detailed) return legacyOf(new X509Certificate(leaf));
-  const parsed = chain.map((der) => new X509Certificate(der));
-  const legacy = parsed.map(legacyOf);
-  legacy.forEach((object, index) => {
-    const next = legacy[index + 1];
-    const certificate = parsed[index];
-    if (next !== undefined) object.issuerCertificate = next;
-    else if (certificate?.checkIssued(certificate) === true) object.issuerCertificate = object;
-  });
+export function legacyChain(certificates: readonly Uint8Array[], detailed: boolean): DetailedPeerCertificate {
+  const chain = inOrder(detailed ? certificates : certificates.slice(0, 1));
+  const legacy = chain.map(legacyOf);
+  legacy.forEach((object, index) => { if (detailed && index > 0) (legacy[index - 1] as DetailedPeerCertificate).issuerCertificate = object; });
+  const [top, last] = [chain.at(-1), legacy.at(-1)];
+  if (detailed && last !== undefined && top?.checkIssued(top) === true) last.issuerCertificate = last;
   return legacy[0] ?? ({} as DetailedPeerCertificate);
+}
+
+/** What getPeerX509Certificate() returns: the leaf, with its issuers in `issuerCertificate`. */
+export function x509Chain(certificates: readonly Uint8Array[]): X509Certificate | undefined {
+  const chain = inOrder(certificates);
+  // A getter of Node's class, which knows only what came from Node's own TLS.
+  chain.forEach((issuer, index) => { if (index > 0) Object.defineProperty(chain[index - 1], 'issuerCertificate', { value: issuer }); });
+  return chain[0];
 }
 
 /** Sizes as Node reports them, in bits of the group's order or prime. */

@@ -3,7 +3,7 @@ import { AsyncResource } from 'node:async_hooks';
 import { X509Certificate } from 'node:crypto';
 import net from 'node:net';
 import type { CipherNameAndProtocol, DetailedPeerCertificate, EphemeralKeyInfo, PeerCertificate } from 'node:tls';
-import { legacyChain, ephemeralKey } from './certificates.js';
+import { legacyChain, x509Chain, ephemeralKey } from './certificates.js';
 import type { SessionSink } from './channel.js';
 import type { ChannelBindings, Released, SessionControl, SessionNames, SessionStart } from './control.js';
 import { tellEndpoints } from './endpoints.js';
@@ -214,13 +214,13 @@ export class PoolSocket extends net.Socket implements SessionSink {
   getCipher(): CipherNameAndProtocol {
     return { name: this.#info.cipherName, standardName: this.#info.cipher, version: this.#info.protocol };
   }
-  /** `{}` without a peer certificate; with `detailed`, the chain hangs on `issuerCertificate`. */
+  /** `{}` without a peer certificate; with `detailed`, the chain hangs on `issuerCertificate`: of an authorized peer up to the root, also where the peer left that out. */
   getPeerCertificate(detailed: true): DetailedPeerCertificate;
   getPeerCertificate(detailed?: false): PeerCertificate;
   getPeerCertificate(detailed?: boolean): PeerCertificate | DetailedPeerCertificate;
   getPeerCertificate(detailed = false): PeerCertificate | DetailedPeerCertificate { return legacyChain(this.#info.peerCertificates, detailed); }
-  /** The peer's certificate; undefined without one. */
-  getPeerX509Certificate(): X509Certificate | undefined { return x509(this.#info.peerCertificates[0]); }
+  /** The peer's certificate, with those above it in `issuerCertificate` as far as they are known; undefined without one. */
+  getPeerX509Certificate(): X509Certificate | undefined { return x509Chain(this.#info.peerCertificates); }
   /** Our own certificate, `{}` when we have none. */
   getCertificate(): PeerCertificate { return legacyChain(this.#info.localCertificate === undefined ? [] : [this.#info.localCertificate], false); }
   /** Our own certificate; undefined without one. */

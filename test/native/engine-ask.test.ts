@@ -6,7 +6,7 @@ import { countDescriptors } from '../support/native-fds.js';
 import { until } from '../support/wait.js';
 import { application, readSome } from './engine-support.js';
 import type { EventOf } from './engine-support.js';
-import { leafOf, useReauthRig, versions } from './engine-reauth-support.js';
+import { leafOf, rootOf, useReauthRig, versions } from './engine-reauth-support.js';
 import type { Version } from './engine-reauth-support.js';
 
 type Decision = Parameters<Engine['decide']>[1];
@@ -56,7 +56,7 @@ describe('engine: a client that is asked for its identity', () => {
           const { server, client } = begin(version, {}, { context: own });
           await rig().event('hello');
           rig().engine.decide(client, { context: identity() }, -1);
-          assert.deepEqual((await established(server)).peerCertificates, [leafOf(certificates().client)]);
+          assert.deepEqual((await established(server)).peerCertificates, [leafOf(certificates().client), rootOf(certificates())]);
           await established(client);
           const second = begin(version, {}, { context: own });
           await rig().event('hello');
@@ -82,7 +82,7 @@ describe('engine: a client that is asked for its identity', () => {
           await established(client);
           const outcome = await rig().reauthenticate(server);
           assert.ok(outcome.kind === 'reauthenticated');
-          assert.deepEqual([outcome.outcome, outcome.peerCertificates], ['authenticated', [leafOf(certificates().client)]]);
+          assert.deepEqual([outcome.outcome, outcome.peerCertificates], ['authenticated', [leafOf(certificates().client), rootOf(certificates())]]);
           assert.equal(rig().events.some((event) => event.kind === 'hello'), false);
         });
 

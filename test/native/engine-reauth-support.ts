@@ -15,6 +15,7 @@ export const versions: readonly Version[] = ['TLSv1.3', 'TLSv1.2'];
 export type Outcome = EventOf<'reauthenticated'> | (EventOf<'answer'> & { readonly code: string; readonly text: string });
 
 export const leafOf = (pair: KeyPairSpec): Buffer => new X509Certificate(pair.chain).raw;
+export const rootOf = ({ ca }: Certificates): Buffer => new X509Certificate(ca).raw;
 
 /** Carries octets between two sockets. What the client says can be held back, whole or after some octets. */
 export class Wire {

@@ -5,7 +5,7 @@ import { BulkReader, BulkWriter } from '../support/bulk.js';
 import { countDescriptors } from '../support/native-fds.js';
 import { until } from '../support/wait.js';
 import { readSome } from './engine-support.js';
-import { leafOf, useReauthRig, versions } from './engine-reauth-support.js';
+import { leafOf, rootOf, useReauthRig, versions } from './engine-reauth-support.js';
 import type { Pair } from './engine-reauth-support.js';
 
 const certificateRequired = 116;
@@ -33,7 +33,7 @@ describe('engine: reauthentication', () => {
           assert.deepEqual([pair.established.authorized, pair.established.peerCertificates.length], [false, 0]);
           const request = rig().ask(pair.server);
           assert.deepEqual(await rig().outcome(request), {
-            kind: 'reauthenticated', session: pair.server, request, outcome: 'authenticated', authorized: true, peerCertificates: [leafOf(certificates().client)],
+            kind: 'reauthenticated', session: pair.server, request, outcome: 'authenticated', authorized: true, peerCertificates: [leafOf(certificates().client), rootOf(certificates())],
           });
           await talk(pair);
         });

@@ -31,14 +31,14 @@ const openssl = (args: readonly string[]): Promise<unknown> => run(needProgram('
 const keyArgs = (keyType: 'ec' | 'rsa'): string[] =>
   keyType === 'ec' ? ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256'] : ['-newkey', 'rsa:2048'];
 
-/** A new CA in `folder` (made, 0700): ca.crt and ca.key. */
-export async function makeCa(folder: string, commonName = 'tlspool test CA'): Promise<TestCa> {
+/** A new CA in `folder` (made, 0700): ca.crt and ca.key. `levels`: of CAs that may be below it. `issuer`: who signs it, in place of itself. */
+export async function makeCa(folder: string, commonName = 'tlspool test CA', { levels = 0, issuer }: { readonly levels?: number; readonly issuer?: TestCa } = {}): Promise<TestCa> {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const certFile = path.join(folder, 'ca.crt');
   const keyFile = path.join(folder, 'ca.key');
   await openssl([
-    'req', '-x509', ...keyArgs('ec'), '-nodes', '-keyout', keyFile, '-out', certFile, '-days', '365', '-subj', `/CN=${commonName}`,
-    '-addext', 'basicConstraints=critical,CA:true,pathlen:0', '-addext', 'keyUsage=critical,keyCertSign,cRLSign',
+    'req', '-x509', ...(issuer === undefined ? [] : ['-CA', issuer.certFile, '-CAkey', issuer.keyFile]), ...keyArgs('ec'), '-nodes', '-keyout', keyFile, '-out', certFile,
+    '-days', '365', '-subj', `/CN=${commonName}`, '-addext', `basicConstraints=critical,CA:true,pathlen:${levels}`, '-addext', 'keyUsage=critical,keyCertSign,cRLSign',
   ]);
   chmodSync(keyFile, 0o600);
   // `openssl ca`, the only command that takes dates, wants a data base.

@@ -102,6 +102,18 @@ describe('session table', () => {
     assert.equal(session.ctlkey, '');
   });
 
+  it('issuers of authorized peers are kept once for all sessions; leaves, and what others send, are not', () => {
+    const chain = (leaf: string): Buffer[] => [Buffer.from(leaf), Buffer.from('issuer'), Buffer.from('root')];
+    const certificates = (number: number, leaf: string, authorized = true): readonly Uint8Array[] =>
+      table.accept(established(number, { authorized, peerCertificates: chain(leaf) }), mine).peerCertificates;
+    const [first, second, stranger] = [certificates(1, 'a'), certificates(2, 'a'), certificates(3, 'b', false)];
+    for (const one of [first, second]) assert.deepEqual(one, chain('a'));
+    assert.deepEqual(stranger, chain('b'));
+    assert.deepEqual(first.map((one, index) => one === second[index]), [false, true, true]);
+    assert.deepEqual(first.map((one, index) => one === stranger[index]), [false, false, false]);
+    assert.deepEqual(table.accept(established(4, { authorized: false, peerCertificates: [] }), mine).peerCertificates, []);
+  });
+
   it('a session number that is used twice is an internal error and changes nothing', () => {
     const session = table.accept(established(1), mine);
     assert.throws(() => table.accept(established(1), mine), { code: 'INTERNAL' });

@@ -194,22 +194,6 @@ EstablishedEvent Session::describe(UniqueFd application_end) {
   return event;
 }
 
-PeerFacts Session::describe_peer() {
-  SSL* ssl = ssl_.get();
-  PeerFacts facts;
-  const X509Ptr leaf(SSL_get1_peer_certificate(ssl));
-  if (!leaf) return facts;
-  const long verified = SSL_get_verify_result(ssl);
-  facts.authorized = verified == X509_V_OK;
-  if (!facts.authorized) facts.authorization_error = verify_code_name(verified);
-  facts.peer_certificates.push_back(der_of(leaf.get()));
-  // The server's list leaves the leaf out, the client's holds it (SSL_get_peer_cert_chain).
-  const STACK_OF(X509)* chain = SSL_get_peer_cert_chain(ssl);
-  for (int i = server_ ? 0 : 1; chain != nullptr && i < sk_X509_num(chain) && facts.peer_certificates.size() < 16; ++i)
-    facts.peer_certificates.push_back(der_of(sk_X509_value(chain, i)));
-  return facts;
-}
-
 // In the middle of a renegotiation OpenSSL has the randoms of one session and the secret of another, or of none.
 const char* Session::why_not_exported() const {
   if (phase_ != Phase::open && phase_ != Phase::supplying) return "the session is not established any more";

@@ -30,7 +30,8 @@ struct HelloEvent {
 struct PeerFacts {
   bool authorized = false;
   const char* authorization_error = nullptr;
-  std::vector<std::string> peer_certificates;  // DER, leaf first
+  // DER: the leaf; where it is authorized its issuers, up to the root; what else was sent, as it was sent.
+  std::vector<std::string> peer_certificates;
 };
 
 struct EstablishedEvent {

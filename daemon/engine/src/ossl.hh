@@ -5,6 +5,7 @@
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <openssl/x509_vfy.h>
 #include <memory>
 #include <string>
 
@@ -24,6 +25,7 @@ using BioPtr = std::unique_ptr<BIO, Deleter<BIO_free>>;
 inline void free_chain(STACK_OF(X509)* chain) { sk_X509_pop_free(chain, X509_free); }
 using ChainPtr = std::unique_ptr<STACK_OF(X509), Deleter<free_chain>>;
 using X509Ptr = std::unique_ptr<X509, Deleter<X509_free>>;
+using StoreCtxPtr = std::unique_ptr<X509_STORE_CTX, Deleter<X509_STORE_CTX_free>>;
 using PkeyPtr = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
 using BioMethodPtr = std::unique_ptr<BIO_METHOD, Deleter<BIO_meth_free>>;
 using CipherPtr = std::unique_ptr<EVP_CIPHER, Deleter<EVP_CIPHER_free>>;

@@ -31,11 +31,13 @@ export interface Profile {
 /** Peers choose the server name, so the tables are bounded: past this many entries they start anew and old sessions keep theirs. */
 const maxEntries = 512;
 const separator = '\0';
+const noCertificates: readonly Uint8Array[] = [];
 
 export class Profiles {
   readonly #profiles = new Map<string, Profile>();
   readonly #certificates = new Map<string, Uint8Array[]>();
   readonly #endpoints = new Map<string, Endpoint>();
+  readonly #issuers = new Map<string, Uint8Array>();
 
   /** The shared profile of this session. */
   of(event: ProfileSource): Profile {
@@ -67,6 +69,21 @@ export class Profiles {
     if (this.#endpoints.size >= maxEntries) this.#endpoints.clear();
     this.#endpoints.set(key, endpoint);
     return endpoint;
+  }
+
+  /** A peer's certificates, of which only the leaf is its own. Those of a peer that is not authorized could be anything, and are not kept for others. */
+  chain([leaf, ...issuers]: readonly Uint8Array[], isAuthorized: boolean): readonly Uint8Array[] {
+    if (leaf === undefined) return noCertificates;
+    return [leaf, ...(isAuthorized ? issuers.map((issuer) => this.#issuer(issuer)) : issuers)];
+  }
+
+  #issuer(der: Uint8Array): Uint8Array {
+    const key = Buffer.from(der.buffer, der.byteOffset, der.byteLength).toString('latin1');
+    const known = this.#issuers.get(key);
+    if (known !== undefined) return known;
+    if (this.#issuers.size >= maxEntries) this.#issuers.clear();
+    this.#issuers.set(key, der);
+    return der;
   }
 
   /** An identity may have several certificates (one per key type); which one was used is not told by its revision. */

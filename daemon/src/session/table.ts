@@ -15,8 +15,6 @@ import { mayHappen, nextState } from './states.js';
 
 type ReauthenticatedEvent = Extract<EngineEvent, { kind: 'reauthenticated' }>;
 
-const noCertificates: readonly Uint8Array[] = [];
-
 export class SessionTable {
   readonly #byNumber = new Map<number, Session>();
   readonly #byKey = new Map<string, Session>();
@@ -59,7 +57,7 @@ export class SessionTable {
     const event = withFittingCertificates(reported, this.messageOctets);
     session.state = nextState(session.state, event.waiting ? 'waits' : 'established');
     session.profile = this.#profiles.of(event);
-    session.peerCertificates = event.peerCertificates.length === 0 ? noCertificates : event.peerCertificates;
+    session.peerCertificates = this.#profiles.chain(event.peerCertificates, event.authorized);
     session.remote = carriedEndpoint(event.remote);
     const local = carriedEndpoint(event.local);
     session.local = event.role === 'server' ? this.#profiles.endpoint(local) : local;
@@ -80,7 +78,7 @@ export class SessionTable {
     const { authorized, authorizationError, peerCertificates } = event;
     const fitting = withFittingCertificates({ peerCertificates, localCertificate: session.profile.localCertificate }, this.messageOctets);
     session.profile = this.#profiles.of({ ...session.profile, authorized, authorizationError, localCertificate: fitting.localCertificate });
-    session.peerCertificates = fitting.peerCertificates.length === 0 ? noCertificates : fitting.peerCertificates;
+    session.peerCertificates = this.#profiles.chain(fitting.peerCertificates, authorized);
   }
 
   /** The session of this owner with this control key, if what is asked of it fits its state. Throws CTLKEY_UNKNOWN. */

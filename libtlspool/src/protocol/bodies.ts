@@ -38,7 +38,10 @@ export const sessionInfo = map({
   authorized: bool(),
   /** X.509 verification code in OpenSSL's spelling, such as CERT_HAS_EXPIRED. */
   authorizationError: optional(text(64)),
-  /** Leaf first. On resumption only the leaf is known. Issuers at the end of the chain are left out where they do not fit into the message. */
+  /**
+   * Leaf first; then, where `authorized`, its issuers, up to the root; then what else the peer sent. On resumption the leaf, and issuers that are trusted. Those at the end are left out where they
+   * do not fit into the message.
+   */
   peerCertificates: list(bin(32_768), 16),
   /** Left out where it does not fit beside the leaf of the peer. */
   localCertificate: optional(bin(32_768)),
