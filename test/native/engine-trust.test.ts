@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
 import type tls from 'node:tls';
 import { connectTls, failure, makeCertificates, Rig } from './engine-support.js';
 import type { Certificates, EventOf } from './engine-support.js';
 import { sockets } from 'libtlspool/native';
+import { until } from '../support/index.js';
 
 describe('engine: client authentication and resumption', () => {
   let certificates: Certificates;
@@ -15,7 +17,7 @@ describe('engine: client authentication and resumption', () => {
   const withCertificate = (pair: { chain: Buffer; key: Buffer }): tls.ConnectionOptions => ({ cert: pair.chain, key: pair.key });
 
   /** One connection that says something and is answered, so that tickets have arrived. */
-  async function visit(port: number, options: tls.ConnectionOptions = {}): Promise<{ event: EventOf<'established'>; ticket: Buffer | undefined }> {
+  async function visit(port: number, options: tls.ConnectionOptions = {}): Promise<{ event: EventOf<'established'>; ticket: Buffer | undefined; keyName: string | undefined }> {
     let ticket: Buffer | undefined;
     const client = await connectTls(port, certificates.ca, options);
     client.on('session', (session) => { ticket = session; });
@@ -24,10 +26,11 @@ describe('engine: client authentication and resumption', () => {
     sockets.send(event.plainfd as never, Buffer.from('x'));
     await received;
     ticket ??= client.getSession(); // TLS 1.2 sends it before the handshake ends
+    const keyName = client.getTLSTicket()?.toString('hex', 0, 16); // RFC 5077 section 4
     client.destroy();
     sockets.close(event.plainfd as never);
     await rig.event('closed');
-    return { event, ticket };
+    return { event, ticket, keyName };
   }
 
   it('require: refuses a client without a certificate and one of a stranger, and takes a good one', async () => {
@@ -74,6 +77,39 @@ describe('engine: client authentication and resumption', () => {
       assert.equal(after.event.revision, 3);
     });
   }
+
+  it('ticket keys change each lifetime; the one before opens its tickets for one more, and whoever comes with such a ticket gets a fresh one', async function () {
+    this.timeout(20_000);
+    const lifetimeS = 3;
+    const { port } = rig.listen(rig.selector(rig.context({ ticketLifetimeS: lifetimeS, ticketTag: 'short' })));
+    // Keys and tickets are as old as whole seconds say, by a clock that is some milliseconds behind.
+    await until(() => Date.now() % 1000 >= 100 && Date.now() % 1000 < 300, { what: 'the begin of a second' });
+    const begin = Math.floor(Date.now() / 1000) * 1000;
+    const after = (seconds: number): Promise<void> => setTimeout(begin + seconds * 1000 + 400 - Date.now());
+    const versions = ['TLSv1.2', 'TLSv1.3'] as const;
+    const visits = async (tickets: readonly (Buffer | undefined)[] = []): Promise<Awaited<ReturnType<typeof visit>>[]> => {
+      const made = [];
+      for (const [index, maxVersion] of versions.entries()) made.push(await visit(port, { maxVersion, session: tickets[index] }));
+      return made;
+    };
+    const [first] = await visits();
+    await after(lifetimeS - 1);
+    const late = await visits();
+    await after(lifetimeS);
+    const old = late.map(({ ticket }) => ticket);
+    const renewed = await visits(old);
+    await after(lifetimeS + 1);
+    const again = await visits(old);
+    for (const [index, version] of versions.entries()) {
+      assert.equal(late[index]?.keyName, first?.keyName, `${version}: one key for a lifetime`);
+      assert.equal(renewed[index]?.event.resumed, true, `${version}: a ticket of the key whose time is over`);
+      assert.notEqual(renewed[index]?.keyName, first?.keyName, `${version}: the fresh ticket`);
+      assert.equal(again[index]?.event.resumed, true, `${version}: a ticket of the key before`);
+      assert.equal(again[index]?.keyName, renewed[index]?.keyName, `${version}: again a fresh one`);
+    }
+    await after(2 * lifetimeS);
+    assert.deepEqual((await visits(old)).map(({ event }) => event.resumed), [false, false]);
+  });
 
   it('a resumed session keeps its client certificate', async () => {
     const { port } = rig.listen(rig.selector(rig.context({ clientAuth: 'require' })));
