@@ -2,14 +2,17 @@
 import http from 'node:http';
 import net from 'node:net';
 import tls from 'node:tls';
-import type { Listener } from './listener.js';
+import { closeWhenAborted, throwIfAborted } from './abort.js';
+import type { Listener, ListenOptions } from './listener.js';
 import { defaultPool } from './pool.js';
+import type { Pool } from './pool.js';
 import { TlsPoolError } from './protocol/index.js';
 import { refuseTlsServer } from './refuse.js';
 import { listenOptions } from './server.js';
 import type { ServerAddress, ServerOptions } from './server.js';
 import { inside } from './handle.js';
 import type { PoolSocket } from './socket.js';
+import { closeGiven } from './source.js';
 
 /** How to attach: where to listen, and how. */
 export interface AttachOptions extends ServerOptions, ServerAddress {
@@ -122,6 +125,20 @@ function pretend(server: net.Server, listener: Listener): void {
   };
 }
 
+/** What attach() needs before anything listens. Throws as attach() rejects. */
+async function prepared(target: net.Server | RequestHandler | FastifyLike, options: AttachOptions): Promise<{ server: net.Server; http1: http.Server | undefined; pool: Pool; listen: ListenOptions }> {
+  const { http1: explicit, signal, ...serverOptions } = options;
+  throwIfAborted(signal);
+  const server = await serverOf(target);
+  if (server.listening) throw new TlsPoolError('BAD_STATE', { text: 'the server listens already; attach() a server on which listen() was not called' });
+  const http1 = isHttp2(server) && !(server instanceof tls.Server) ? explicit ?? http1Behind(server) : undefined;
+  const listen = listenOptions(server instanceof tls.Server ? { ...ownAuthentication(server), ...serverOptions } : serverOptions);
+  const alpn = listen.alpn ?? defaultAlpn(server);
+  const allowHalfOpen = listen.allowHalfOpen ?? (server as unknown as ServerInside).allowHalfOpen ?? false;
+  const pool = options.pool ?? await defaultPool();
+  return { server, http1, pool, listen: { ...listen, ...(alpn === undefined ? {} : { alpn }), allowHalfOpen } };
+}
+
 /**
  * Puts a server that does not listen behind the pool: an http, https or http2 server, the server below ws, a Fastify
  * instance, or a request handler such as an Express application.
@@ -131,17 +148,12 @@ function pretend(server: net.Server, listener: Listener): void {
  * ALPN is what the server speaks: http/1.1; h2 and http/1.1 for http2. Rejects with BAD_STATE (it listens already) and as listen() does.
  */
 export async function attach(target: net.Server | RequestHandler | FastifyLike, options: AttachOptions = {}): Promise<Attached> {
-  const { http1: explicit, ...serverOptions } = options;
-  const server = await serverOf(target);
-  if (server.listening) throw new TlsPoolError('BAD_STATE', { text: 'the server listens already; attach() a server on which listen() was not called' });
+  const { server, http1, pool, listen } = await prepared(target, options).catch((error: unknown) => { closeGiven(options); throw error; });
+  const { signal } = options;
   const within = server as unknown as ServerInside;
-  const http1 = isHttp2(server) && !(server instanceof tls.Server) ? explicit ?? http1Behind(server) : undefined;
-  const listen = listenOptions(server instanceof tls.Server ? { ...ownAuthentication(server), ...serverOptions } : serverOptions);
-  const alpn = listen.alpn ?? defaultAlpn(server);
   const deliver = deliverer(server, http1);
-  const pool = options.pool ?? await defaultPool();
   const listener = await pool.listenTo(
-    { ...listen, ...(alpn === undefined ? {} : { alpn }), allowHalfOpen: listen.allowHalfOpen ?? within.allowHalfOpen ?? false },
+    listen,
     (socket) => {
       // As net's own onconnection does it: the socket counts itself out when it is destroyed.
       within._connections++;
@@ -156,6 +168,8 @@ export async function attach(target: net.Server | RequestHandler | FastifyLike, 
       return false;
     },
   );
+  if (signal?.aborted === true) await listener.close();
+  throwIfAborted(signal);
   pretend(server, listener);
   listener.once('close', (reason) => {
     if (reason === undefined) return;
@@ -169,14 +183,12 @@ export async function attach(target: net.Server | RequestHandler | FastifyLike, 
     server.once('close', () => http1.close());
   }
   server.emit('listening');
-  return {
-    listener,
-    address: () => listener.address(),
-    close: () => {
-      if (server.listening) server.close();
-      http1?.closeIdleConnections();
-      return closed;
-    },
+  const close = (): Promise<void> => {
+    if (server.listening) server.close();
+    http1?.closeIdleConnections();
+    return closed;
   };
+  server.once('close', closeWhenAborted(signal, () => { void close(); }));
+  return { listener, address: () => listener.address(), close };
 }
 

@@ -1,6 +1,7 @@
 /** A listening socket in the pool's care, and the connections that come from it. */
 import { isErrno } from './errno.js';
 import type net from 'node:net';
+import { closeWhenAborted, throwIfAborted } from './abort.js';
 import { Acceptor, WaitingSession } from './acceptor.js';
 import { askFields, askedBy } from './asked.js';
 import type { AskedOptions } from './asked.js';
@@ -16,7 +17,7 @@ import { asksCertificate } from './start.js';
 import type { Backend, ClientAuth, Endpoint, EventBody, RequestBody } from './protocol/index.js';
 import { PoolSocket } from './socket.js';
 import { refuseTlsOptions } from './refuse.js';
-import { addressOf, checkSource, closeQuietly, openSource } from './source.js';
+import { addressOf, checkSource, closeGiven, openSource } from './source.js';
 import type { Source, SourceOptions } from './source.js';
 
 /** How to listen. */
@@ -42,6 +43,8 @@ export interface ListenOptions extends SourceOptions, AskedOptions {
   readonly report?: boolean;
   /** Connections that wait for accept() before the pool is told to wait. 1 or more, default 128. */
   readonly highWaterMark?: number;
+  /** Closes the listener when it is aborted, as close() does. listen() rejects with ABORTED when that is before it listens. */
+  readonly signal?: AbortSignal;
   /** As in net.createServer. Default false. */
   readonly allowHalfOpen?: boolean;
   /** Accepted sockets do not read before resume(): for those who hand the socket on. */
@@ -88,10 +91,12 @@ export class Listener extends Acceptor<PoolSocket> {
 
   /** @internal Opens the socket and hands it over. `sink` takes each socket straight from the event; `admit` may refuse before one is made. */
   static async open(pool: LinkOptions, options: ListenOptions, sink?: (socket: PoolSocket) => void, admit?: () => boolean): Promise<Listener> {
+    const { signal } = options;
     try {
       checkOptions(options);
+      throwIfAborted(signal);
     } catch (error) {
-      if (options.fd !== undefined && options.fd >= 0) closeQuietly(options.fd as OwnedFd);
+      closeGiven(options);
       throw error;
     }
     const listener = new Listener(pool, options);
@@ -106,6 +111,11 @@ export class Listener extends Acceptor<PoolSocket> {
       throw error;
     }
     listener.#link.ref();
+    if (signal === undefined) return listener;
+    if (signal.aborted) await listener.close();
+    throwIfAborted(signal);
+    // What the farewell meets does not matter: the port is closed in any case.
+    listener.once('close', closeWhenAborted(signal, () => { listener.close().catch(() => undefined); }));
     return listener;
   }
 

@@ -1,5 +1,6 @@
 /** A server in the shape of tls.createServer(). */
 import { EventEmitter } from 'node:events';
+import { closeWhenAborted } from './abort.js';
 import type net from 'node:net';
 import type { Listener, ListenOptions } from './listener.js';
 import { defaultPool } from './pool.js';
@@ -7,9 +8,10 @@ import type { Pool } from './pool.js';
 import { TlsPoolError } from './protocol/index.js';
 import { refuseTlsOptions } from './refuse.js';
 import type { PoolSocket } from './socket.js';
+import { closeGiven } from './source.js';
 
 /** Options of createServer(): how to listen, and tls.createServer()'s names for the same things. */
-export interface ServerOptions extends Omit<ListenOptions, 'port' | 'host' | 'path' | 'fd' | 'highWaterMark'> {
+export interface ServerOptions extends Omit<ListenOptions, keyof ServerAddress | 'highWaterMark'> {
   /** Default: the pool of this process. */
   readonly pool?: Pool;
   /** As in Node: the same as alpn. */
@@ -19,7 +21,7 @@ export interface ServerOptions extends Omit<ListenOptions, 'port' | 'host' | 'pa
 }
 
 /** Where to listen, as in net.Server.listen(). */
-export type ServerAddress = Pick<ListenOptions, 'port' | 'host' | 'path' | 'fd' | 'backlog' | 'reusePort'>;
+export type ServerAddress = Pick<ListenOptions, 'port' | 'host' | 'path' | 'fd' | 'backlog' | 'reusePort' | 'ipv6Only' | 'signal'>;
 
 /** Events of a Server. There is no tlsClientError: handshakes that fail, fail in the pool. */
 export interface ServerEvents {
@@ -77,17 +79,24 @@ export class Server extends EventEmitter<ServerEvents> {
   listen(address: ServerAddress, callback?: () => void): this;
   listen(callback?: () => void): this;
   listen(...args: readonly unknown[]): this {
-    if (this.#state !== 'idle') throw new TlsPoolError('BAD_STATE', { text: 'the server listens already: close() it first' });
+    const { signal, ...address } = addressArguments(args);
+    if (this.#state !== 'idle') {
+      closeGiven(address);
+      throw new TlsPoolError('BAD_STATE', { text: 'the server listens already: close() it first' });
+    }
     const callback = args.at(-1);
     if (typeof callback === 'function') this.once('listening', callback as () => void);
     this.#state = 'starting';
-    void this.#start(addressArguments(args), ++this.#generation);
+    const generation = ++this.#generation;
+    void this.#start(address, generation);
+    // Not another listen() that came after this one failed.
+    this.once('close', closeWhenAborted(signal, () => { if (generation === this.#generation) this.close(); }));
     return this;
   }
 
   async #start(address: ServerAddress, generation: number): Promise<void> {
     try {
-      const pool = this.#options.pool ?? await defaultPool();
+      const pool = this.#options.pool ?? await defaultPool().catch((error: unknown) => { closeGiven(address); throw error; });
       const listener = await pool.listenTo({ ...this.#listenOptions, ...address }, (socket) => this.#onSocket(socket), () => this.#admit());
       if (generation !== this.#generation) {
         await listener.close();

@@ -21,6 +21,8 @@ export interface SourceOptions {
   readonly fd?: number;
   /** Length of the kernel's accept queue. Default 511. */
   readonly backlog?: number;
+  /** On all addresses, or on one of IPv6: no connections of IPv4. Default false. Without effect on an address of IPv4. */
+  readonly ipv6Only?: boolean;
   /** SO_REUSEPORT: several sockets on one port, each with its own accept queue. Default false. */
   readonly reusePort?: boolean;
 }
@@ -42,13 +44,14 @@ export async function openSource(options: SourceOptions): Promise<Source> {
     const fd = sockets.unixListen({ path, kind: 'stream', mode: 0o666 & ~process.umask(), ...backlog });
     return closing(fd, path.startsWith('\0') ? undefined : removerOf(path));
   }
-  const tcp = { port: options.port ?? 0, reusePort: options.reusePort ?? false, ...backlog };
+  const ipv6Only = options.ipv6Only ?? false;
+  const tcp = { port: options.port ?? 0, reusePort: options.reusePort ?? false, ipv6Only, ...backlog };
   if (options.host !== undefined) return closing(sockets.tcpListen({ ...tcp, host: await numeric(options.host) }));
   try {
-    return closing(sockets.tcpListen({ ...tcp, host: '::', ipv6Only: false }));
+    return closing(sockets.tcpListen({ ...tcp, host: '::' }));
   } catch (error) {
     // As in Node: a host without IPv6 listens on IPv4.
-    if (isErrno(error, 'EAFNOSUPPORT', 'EADDRNOTAVAIL')) return closing(sockets.tcpListen({ ...tcp, host: '0.0.0.0' }));
+    if (!ipv6Only && isErrno(error, 'EAFNOSUPPORT', 'EADDRNOTAVAIL')) return closing(sockets.tcpListen({ ...tcp, host: '0.0.0.0' }));
     throw error;
   }
 }
@@ -113,6 +116,11 @@ function inherited(fd: number, type?: 'seqpacket'): Source {
 /** @internal Closes what may be no descriptor. */
 export function closeQuietly(fd: OwnedFd): void {
   try { sockets.close(fd); } catch { /* it was no descriptor: the error that is thrown says so */ }
+}
+
+/** @internal Closes the descriptor that was given, where the call failed before the library could use it. */
+export function closeGiven({ fd }: Pick<SourceOptions, 'fd'>): void {
+  if (fd !== undefined && Number.isInteger(fd) && fd >= 0) closeQuietly(fd as OwnedFd);
 }
 
 function closing(fd: OwnedFd, clean?: () => void): Source {

@@ -1,0 +1,14 @@
+/** What an AbortSignal means to something that goes on for as long as it is not closed. */
+import { TlsPoolError } from './protocol/index.js';
+
+/** Throws ABORTED when the signal is aborted. */
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw new TlsPoolError('ABORTED', { cause: signal.reason });
+}
+
+/** Calls `close` once when the signal is aborted, later or, if it is already, in the next turn. Call what is returned when there is nothing to close any more. */
+export function closeWhenAborted(signal: AbortSignal | undefined, close: () => void): () => void {
+  if (signal?.aborted === true) process.nextTick(close);
+  else signal?.addEventListener('abort', close, { once: true });
+  return () => signal?.removeEventListener('abort', close);
+}
