@@ -4,6 +4,7 @@ import { describeCases } from './native-cases.js';
 const cases = [
   ['endless-handshake', 'a server that sends HelloRequests for ever holds up nobody else, and its handshake ends at the deadline'],
   ['key-update-flood', 'a flood of KeyUpdates gets 96 KiB of a worker\'s round and no more, and the data behind it arrive'],
+  ['unread-answers', 'a peer that asks for new keys one by one and reads no answer is not read any more at 64 KiB of them, and goes on when it reads'],
   ['short-of-memory-plain', 'what the plain side does not take for want of memory (ENOBUFS, ENOMEM) is tried again, with pauses, and arrives'],
   ['short-of-memory-crypt', 'so does what the peer\'s socket does not take'],
   ['gone-while-short-of-memory', 'a session can be ended while it waits for memory'],

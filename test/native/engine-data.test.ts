@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import net from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type tls from 'node:tls';
 import { application, connectTls, makeCertificates, readAll, readSome, Rig } from './engine-support.js';
 import type { Certificates, EventOf } from './engine-support.js';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
+import { until } from '../support/index.js';
 
 const mebibyte = 1024 * 1024;
 
@@ -44,17 +46,23 @@ describe('engine: data', () => {
     });
   }
 
-  it('begins an answer with records that fit a TCP segment and grows them', async () => {
-    const { port } = rig.listen(rig.selector());
-    const client = await connectTls(port, certificates.ca);
-    const event = await rig.event('established');
-    const app = application(event.plainfd);
-    open.push(client, app);
-    app.end(Buffer.alloc(256 * 1024));
-    const sizes: number[] = [];
-    for await (const chunk of client) sizes.push((chunk as Buffer).length);
-    assert.equal(sizes[0], 1369);
-    assert.ok(sizes.includes(16_384), 'full records later');
+  it('begins with records that fit a TCP segment and grows them, and again after a second without data', async () => {
+    const { client, app } = await session();
+    const octets = 256 * 1024;
+    let sizes: number[] = [];
+    client.on('data', (chunk: Buffer) => { sizes.push(chunk.length); });
+    const recordsOf = async (pauseMs: number): Promise<readonly number[]> => {
+      await sleep(pauseMs);
+      sizes = [];
+      app.write(Buffer.alloc(octets));
+      await until(() => sizes.reduce((sum, size) => sum + size, 0) === octets, { what: 'the answer' });
+      return sizes;
+    };
+    const first = await recordsOf(0);
+    assert.equal(first[0], 1369);
+    assert.ok(first.includes(16_384), 'full records later');
+    assert.equal((await recordsOf(0))[0], 16_384, 'what follows at once');
+    assert.equal((await recordsOf(1300))[0], 1369, 'what follows after a pause');
   });
 
   for (const direction of ['sent', 'received'] as const) {

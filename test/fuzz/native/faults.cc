@@ -174,6 +174,41 @@ void key_update_flood() {
   }
 }
 
+// A peer that asks for new keys one by one and reads no answer: what is kept for it is bounded, as it is not read any more. Once it reads, all goes on.
+void unread_answers() {
+  Rig rig(impatient());
+  Started session = start(rig);
+  const int least = 1;
+  REQUIRE(setsockopt(session.cryptfd, SOL_SOCKET, SO_SNDBUF, &least, sizeof least) == 0 && setsockopt(session.ours.get(), SOL_SOCKET, SO_SNDBUF, &least, sizeof least) == 0, "no small buffers");
+  Peer peer(std::move(session.ours), {});
+  await<tlspool::EstablishedEvent>(rig, &peer);
+  constexpr int most_answers = 64 * 1024 / 27 + 100;  // records of a KeyUpdate; those that are in the kernel come on top
+  int asked = 0;
+  for (; asked < most_answers && peer.idle(); ++asked) {
+    REQUIRE(SSL_key_update(peer.ssl(), SSL_KEY_UPDATE_REQUESTED) == 1 && SSL_do_handshake(peer.ssl()) == 1, "no key update");
+    peer.flush();
+    rig.barrier();
+  }
+  REQUIRE(!peer.idle(), "answers pile up for a peer that does not read");
+  REQUIRE(asked > 1000, "the engine stops reading after " + std::to_string(asked) + " requests");
+  until(rig, [&] {
+    peer.flush();
+    peer.fetch();
+    peer.read();
+    return peer.idle();
+  }, "the peer reads, and its requests are still not read");
+  REQUIRE(peer.write("and data"), "the peer is broken");
+  std::string got;
+  until(rig, [&] {
+    peer.flush();
+    peer.fetch();
+    peer.read();
+    char buffer[64];
+    if (const ssize_t n = recv(session.plain.get(), buffer, sizeof buffer, MSG_DONTWAIT); n > 0) got.append(buffer, static_cast<size_t>(n));
+    return got == "and data";
+  }, "data behind the requests do not arrive");
+}
+
 // No memory for what is sent, twice: the kernel reports the socket as writable the first time, and then never again.
 void short_of_memory(bool crypt, int error) {
   Rig rig(impatient());
@@ -403,6 +438,7 @@ void backend_without_descriptors() {
 
 constexpr Case cases[] = {{"endless-handshake", endless_handshake},
                           {"key-update-flood", key_update_flood},
+                          {"unread-answers", unread_answers},
                           {"short-of-memory-plain", short_of_memory_plain},
                           {"short-of-memory-crypt", short_of_memory_crypt},
                           {"gone-while-short-of-memory", gone_while_short_of_memory},
