@@ -48,6 +48,20 @@ export function makeCertificates(): Certificates {
   }
 }
 
+/** Certificates of roots `root 1`, `root 2`, ... */
+export function manyRoots(count: number): Buffer[] {
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'tlspool-engine-'));
+  try {
+    openssl(folder, 'ecparam', '-genkey', '-name', 'prime256v1', '-noout', '-out', 'root.key');
+    return Array.from({ length: count }, (_, index) => {
+      openssl(folder, 'req', '-x509', '-key', 'root.key', '-out', 'root.crt', '-days', '2', '-subj', `/CN=root ${String(index + 1)}`);
+      return readFileSync(path.join(folder, 'root.crt'));
+    });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
 type Kind = EngineEvent['kind'];
 export type EventOf<K extends Kind> = Extract<EngineEvent, { kind: K }>;
 

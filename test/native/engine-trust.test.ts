@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
 import type tls from 'node:tls';
-import { connectTls, failure, makeCertificates, Rig } from './engine-support.js';
+import { connectTls, failure, makeCertificates, manyRoots, Rig } from './engine-support.js';
 import type { Certificates, EventOf } from './engine-support.js';
 import { sockets } from 'libtlspool/native';
-import { until } from '../support/index.js';
+import { run, until } from '../support/index.js';
 
 describe('engine: client authentication and resumption', () => {
   let certificates: Certificates;
@@ -61,6 +61,15 @@ describe('engine: client authentication and resumption', () => {
     const { port } = rig.listen(rig.selector(rig.context({ clientAuth: 'require' })), { clientAuth: 'none', rejectUnauthorized: false });
     await failure(connectTls(port, certificates.ca, { maxVersion: 'TLSv1.2', ...withCertificate(certificates.stranger) }));
     assert.equal((await rig.event('failed')).code, 'CERT_REJECTED');
+  });
+
+  it('names 32 roots to clients that are asked for a certificate, and none where there are more (RFC 8446 section 4.2.4)', async () => {
+    const roots = manyRoots(33);
+    for (const [count, told] of [[32, /CN ?= ?root 1\n[^]*CN ?= ?root 32\n/u], [33, /No client certificate CA names sent/u]] as const) {
+      const { port } = rig.listen(rig.selector(rig.context({ clientAuth: 'request', trust: Buffer.concat(roots.slice(0, count)) })));
+      const { stdout } = await run('openssl', ['s_client', '-connect', `127.0.0.1:${String(port)}`, '-servername', 'server.test'], { input: '', check: false });
+      assert.match(stdout, told);
+    }
   });
 
   for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
