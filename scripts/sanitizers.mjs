@@ -17,7 +17,7 @@ const kinds = {
   // when code of ours is anywhere in its stacks, unless one side is a thread of V8's compiler or collector, where none of ours ever runs.
   thread: {
     sanitize: 'thread', runtimes: ['libtsan.so'], symbol: '__tsan_init',
-    isOurs: (report) => /WARNING|FATAL/.test(report) && !isOfV8(report) && addons.some(({ binary }) => report.includes(`${binary}.node`)),
+    isOurs: (report) => /WARNING|FATAL/.test(report) && !isOfV8(report) && !isReusedNumber(report) && addons.some(({ binary }) => report.includes(`${binary}.node`)),
     // ThreadSanitizer ends a process that has no descriptor left for naming the functions in its reports, Node's harmless ones included.
     mocha: ['--fgrep', 'because the process has no more', '--invert'],
   },
@@ -26,6 +26,11 @@ const kinds = {
 /** Node 20 leaves these threads without a name; of later versions the stack does not say what runs. */
 function isOfV8(report) {
   return report.includes('v8::platform::DefaultJob') || /Thread T\d+ '(node-)?V8Worker'/.test(report);
+}
+
+/** libuv closes descriptors by syscall(2), which ThreadSanitizer does not see: when the kernel gives the number out again, two threads seem to have made it. */
+function isReusedNumber(report) {
+  return /#0 (socketpair|pipe2|socket|accept4|open|open64|dup|epoll_create1|eventfd) .*\n\s+#1 uv_/.test(report);
 }
 
 await script(async () => {

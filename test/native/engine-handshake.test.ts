@@ -148,15 +148,19 @@ describe('engine: handshakes', () => {
     assert.equal((await rig.event('closed')).how, 'closed');
   });
 
-  it('refuses a server whose certificate is for another name', async () => {
-    const [a, b] = sockets.socketpair('stream');
-    const context = rig.context();
-    rig.engine.startTls(a, -1, { role: 'server', selector: rig.selector(context), ask: false });
-    const client = rig.engine.startTls(b, -1, { role: 'client', context, remoteid: 'evil.test', servername: 'server.test' });
-    const failed = await rig.event('failed', (e) => e.session === client);
-    assert.equal(failed.code, 'CERT_REJECTED');
-    assert.match(failed.text, /HOSTNAME_MISMATCH/);
-  });
+  for (const [what, key, remoteid] of [
+    ['another name', 'server', 'evil.test'], ['the names below it', 'server', 'a.b.wild.test'], ['a name of which a part is a wildcard (RFC 9525 section 6.3)', 'partial', 'server.test'], ['another address', 'server', '127.0.0.2'],
+  ] as const) {
+    it(`refuses a server whose certificate is for ${what}`, async () => {
+      const [a, b] = sockets.socketpair('stream');
+      const context = rig.context({ keyPairs: [certificates[key]] });
+      rig.engine.startTls(a, -1, { role: 'server', selector: rig.selector(context), ask: false });
+      const client = rig.engine.startTls(b, -1, { role: 'client', context, remoteid, servername: 'server.test' });
+      const failed = await rig.event('failed', (e) => e.session === client);
+      assert.equal(failed.code, 'CERT_REJECTED');
+      assert.match(failed.text, /HOSTNAME_MISMATCH|IP_ADDRESS_MISMATCH/);
+    });
+  }
 
   it('refuses to begin a client without a name to verify', () => {
     const [a, b] = sockets.socketpair('stream');

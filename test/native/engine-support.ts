@@ -18,6 +18,8 @@ export interface Certificates {
   /** A client certificate that another authority issued. */
   readonly stranger: KeyPairSpec;
   readonly otherCa: Buffer;
+  /** A name of which the certificate has a part only. */
+  readonly partial: KeyPairSpec;
 }
 
 function openssl(folder: string, ...args: string[]): void {
@@ -41,6 +43,7 @@ export function makeCertificates(): Certificates {
       rsa: issue(folder, 'ca', 'rsa', 'subjectAltName=DNS:server.test', ['rsa:2048']),
       client: issue(folder, 'ca', 'client', 'subjectAltName=DNS:client.test', ec),
       stranger: issue(folder, 'other', 'stranger', 'subjectAltName=DNS:stranger.test', ec),
+      partial: issue(folder, 'ca', 'partial', 'subjectAltName=DNS:ser*.test', ec),
       otherCa: readFileSync(path.join(folder, 'other.crt')),
     };
   } finally {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
 import { setTimeout } from 'node:timers/promises';
-import type tls from 'node:tls';
+import tls from 'node:tls';
 import { connectTls, failure, makeCertificates, manyRoots, Rig } from './engine-support.js';
 import type { Certificates, EventOf } from './engine-support.js';
 import { sockets } from 'libtlspool/native';
@@ -84,6 +85,20 @@ describe('engine: client authentication and resumption', () => {
       const after = await visit(port, { maxVersion: version, session: ticket });
       assert.equal(after.event.resumed, false);
       assert.equal(after.event.revision, 3);
+    });
+  }
+
+  for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+    it(`a ticket of ${version} arrives although nobody says anything`, async () => {
+      const { port } = rig.listen(rig.selector());
+      const client = tls.connect({ host: '127.0.0.1', port, ca: certificates.ca, servername: 'server.test', maxVersion: version });
+      const [ticket] = await once(client, 'session') as [Buffer];
+      const { plainfd } = await rig.event('established');
+      client.destroy();
+      sockets.close(plainfd as never);
+      await rig.event('closed');
+      const { event } = await visit(port, { maxVersion: version, session: ticket });
+      assert.equal(event.resumed, true);
     });
   }
 

@@ -108,11 +108,11 @@ describe('certificates of peers', function () {
   }
   const derOf = ({ certificate }: Party): Buffer => Buffer.from(certificate.rawData);
 
-  it('a chain that fits is told as it is', async () => {
+  it('a chain that fits is told as it is, and the root on top of it', async () => {
     const [leaf, issuers] = await chain(3, 1000);
     await connect(leaf, issuers, ({ authorized, sessionInfo }) => {
       assert.equal(authorized, true);
-      assert.deepEqual(sessionInfo.peerCertificates.map((one) => Buffer.from(one)), [leaf, ...issuers].map(derOf));
+      assert.deepEqual(sessionInfo.peerCertificates.map((one) => Buffer.from(one)), [leaf, ...issuers, root].map(derOf));
     });
   });
 

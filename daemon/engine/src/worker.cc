@@ -59,14 +59,10 @@ bool Worker::start() {
   event.events = EPOLLIN;
   event.data.u64 = tag_wake;
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0) return false;
-  // Signals belong to the main thread: it is the one that can act on them.
-  sigset_t all, before;
-  sigfillset(&all);
-  // Faults are the thread's own: blocked, they would end the process without a word from a crash handler or a sanitizer.
-  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&all, fault);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { run(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  {
+    const SignalsBlocked blocked;
+    thread_ = std::thread([this] { run(); });
+  }
   const std::string name = "tlspool-" + std::to_string(index_);
   pthread_setname_np(thread_.native_handle(), name.c_str());
   return true;

@@ -1,4 +1,4 @@
-// Ends system calls that would wait for somebody else. Header only: the engine uses it too.
+// Threads and signals: threads that leave those of the process alone, and one that ends system calls which would wait for somebody else. Header only: the engine uses it too.
 #pragma once
 
 #include <pthread.h>
@@ -8,6 +8,24 @@
 #include <ctime>
 
 namespace tlspool {
+
+// While it lives, threads that are made take none of the process's signals, which belong to Node's own. Faults are a thread's own: blocked, they would end the process without a word from a crash
+// handler or a sanitizer.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&all, fault);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
 
 // A timer whose signal comes to the thread that made it, and does nothing but interrupt what waits: accept(2) fails with EINTR, and a close(2) that waits for a peer goes on
 // (inet_release of Linux). Belongs to that thread.
