@@ -43,7 +43,7 @@ export function makeCertificates(): Certificates {
       rsa: issue(folder, 'ca', 'rsa', 'subjectAltName=DNS:server.test', ['rsa:2048']),
       client: issue(folder, 'ca', 'client', 'subjectAltName=DNS:client.test', ec),
       stranger: issue(folder, 'other', 'stranger', 'subjectAltName=DNS:stranger.test', ec),
-      partial: issue(folder, 'ca', 'partial', 'subjectAltName=DNS:ser*.test', ec),
+      partial: issue(folder, 'ca', 'partial', 'subjectAltName=DNS:ser*.wild.test', ec),
       otherCa: readFileSync(path.join(folder, 'other.crt')),
     };
   } finally {
