@@ -9,7 +9,7 @@ import tls from 'node:tls';
 import type { X509Certificate } from 'node:crypto';
 import { connectPool } from 'libtlspool';
 import type { Pool } from 'libtlspool';
-import { issue, makeCa, startPool, tempFolder, until, within } from '../support/index.js';
+import { issue, makeCa, nodeConnect, startPool, tempFolder, until, within } from '../support/index.js';
 import type { TestCa, TestPool } from '../support/index.js';
 
 type Shown = Pick<tls.TLSSocket, 'authorized' | 'getPeerCertificate' | 'getPeerX509Certificate'>;
@@ -123,6 +123,19 @@ describe('the chain of a peer, as node:tls shows it', () => {
       });
     }
   }
+
+  it('of a certificate that does not verify no issuer is told: anybody can name the root as such', async () => {
+    const expired = await issue(root, path.join(tempFolder(), 'expired'), { commonName: 'a peer', sans: [], usage: 'clientAuth', notBefore: '20200101000000Z', notAfter: '20200201000000Z' });
+    const listener = await pool.listen({ host: '127.0.0.1', localid: 'localhost', rejectUnauthorized: false });
+    const [socket, client] = await Promise.all([
+      within(listener.accept(), 'the connection'),
+      nodeConnect({ port: (listener.address() as net.AddressInfo).port, caFile: daemon.caFile }, { cert: pem(expired.certFile), key: pem(expired.keyFile) }),
+    ]);
+    assert.equal(socket.authorizationError, 'CERT_HAS_EXPIRED');
+    assert.deepEqual(detailed(socket), [socket.getPeerCertificate().fingerprint256]);
+    await over(socket, client);
+    await listener.close();
+  });
 
   for (const how of ['issued by the root', 'with its issuer', 'with all that is above', 'in another order', 'of a stranger']) {
     it(`a server's certificate ${how}`, async () => {

@@ -21,18 +21,12 @@ int64_t expiry_of(const X509* certificate) {
 // As many as a message carries, and a bound for a peer that sends hundreds.
 constexpr size_t most_certificates = 16;
 
-// The store by which the certificate was judged: of a reauthentication, that of the identity which asked.
-X509_STORE* trust_of(SSL* ssl) {
-  X509_STORE* store = nullptr;
-  SSL_get0_verify_cert_store(ssl, &store);
-  return store != nullptr ? store : SSL_CTX_get_cert_store(SSL_get_SSL_CTX(ssl));
-}
-
 // A ticket holds the leaf alone, whose issuers are those that are trusted today.
 ChainPtr known_issuers(SSL* ssl, X509* leaf) {
   ChainPtr issuers(sk_X509_new_null());
   const StoreCtxPtr lookup(X509_STORE_CTX_new());
-  if (!issuers || !lookup || X509_STORE_CTX_init(lookup.get(), trust_of(ssl), nullptr, nullptr) != 1) return issuers;
+  X509_STORE* trust = SSL_CTX_get_cert_store(SSL_get_SSL_CTX(ssl));
+  if (!issuers || !lookup || X509_STORE_CTX_init(lookup.get(), trust, nullptr, nullptr) != 1) return issuers;
   X509* last = leaf;
   while (sk_X509_num(issuers.get()) < static_cast<int>(most_certificates) && X509_check_issued(last, last) != X509_V_OK) {
     X509* issuer = nullptr;
