@@ -84,6 +84,19 @@ bool reserve_scratch(Call& call, size_t octets) {
   return addon.scratch != nullptr;
 }
 
+// A control key or a PIN must not stay there until a packet of the same size comes, whatever becomes of it.
+class ScratchCleanser {
+ public:
+  ScratchCleanser(Call& call, ssize_t octets) : scratch_(call.addon().scratch.get()), octets_(octets > 0 ? static_cast<size_t>(octets) : 0) {}
+  ~ScratchCleanser() { explicit_bzero(scratch_, octets_); }
+  ScratchCleanser(const ScratchCleanser&) = delete;
+  ScratchCleanser& operator=(const ScratchCleanser&) = delete;
+
+ private:
+  uint8_t* scratch_;
+  size_t octets_;
+};
+
 napi_value received_value(Call& call, size_t octets, ReceivedFds& fds, int lost_because = 0) {
   napi_env env = call.env();
   napi_value result = nullptr;
@@ -96,8 +109,6 @@ napi_value received_value(Call& call, size_t octets, ReceivedFds& fds, int lost_
       !call.ok(napi_get_boolean(env, octets == 0 && fds.count() == 0, &eof))) {
     return nullptr;
   }
-  // A control key or a PIN must not stay here until a packet of the same size comes.
-  explicit_bzero(call.addon().scratch.get(), octets);
   for (uint32_t index = 0; index < fds.count(); index++) {
     napi_value number = call.integer_value(fds[index]);
     if (number == nullptr || !call.ok(napi_set_element(env, list, index, number))) return nullptr;
@@ -207,6 +218,7 @@ napi_value receive_message(napi_env env, napi_callback_info info) {
     return call.fail_system("recvmsg", errno);
   }
 
+  const ScratchCleanser cleanser(call, octets);
   ReceivedFds fds;
   collect(message, fds);
   if ((message.msg_flags & MSG_TRUNC) != 0) {
@@ -242,6 +254,7 @@ napi_value peek_octets(napi_env env, napi_callback_info info) {
     if (errno == EAGAIN || errno == EWOULDBLOCK) return call.null();
     return call.fail_system("recv", errno);
   }
+  const ScratchCleanser cleanser(call, octets);
   napi_value data = nullptr;
   return call.ok(napi_create_buffer_copy(env, static_cast<size_t>(octets), call.addon().scratch.get(), nullptr, &data)) ? data : nullptr;
 }
