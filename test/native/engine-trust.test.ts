@@ -88,6 +88,12 @@ describe('engine: client authentication and resumption', () => {
     });
   }
 
+  it('sends the chain that it was given, and does not complete it from what it trusts', async () => {
+    const { port } = rig.listen(rig.selector(rig.context({ trust: certificates.ca })));
+    const { stdout } = await run('openssl', ['s_client', '-connect', `127.0.0.1:${String(port)}`, '-servername', 'server.test', '-showcerts'], { input: '', check: false, env: { LD_PRELOAD: '' } });
+    assert.equal(stdout.match(/BEGIN CERTIFICATE/gu)?.length, 1);
+  });
+
   for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
     it(`a ticket of ${version} arrives although nobody says anything`, async () => {
       const { port } = rig.listen(rig.selector());
