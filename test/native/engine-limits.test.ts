@@ -12,18 +12,20 @@ import { connectTls, makeCertificates, Rig } from './engine-support.js';
 import type { Certificates, EventOf } from './engine-support.js';
 import { run, until } from '../support/index.js';
 
-/** Copies the accepted sockets of a process (pidfd_getfd) and prints what was set on each: its own port's number, TCP_NODELAY, SO_KEEPALIVE. */
+/** Copies the sockets of a process (pidfd_getfd) and prints what was set on those that it accepted at one port and connected to another: TCP_NODELAY, SO_KEEPALIVE. */
 const optionsOf = `
 import ctypes, os, socket, sys
-pid, port = int(sys.argv[1]), int(sys.argv[2])
+pid, port, backend = map(int, sys.argv[1:])
 pidfd = os.pidfd_open(pid)
 for entry in os.listdir(f'/proc/{pid}/fd'):
     fd = ctypes.CDLL(None).syscall(438, pidfd, int(entry), 0)
     if fd < 0: continue
     try: one = socket.socket(fileno=fd)
     except OSError: continue
-    if one.family != socket.AF_INET or one.getsockname()[1] != port or one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN): continue
-    print('accepted', one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+    if one.family != socket.AF_INET or one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN): continue
+    try: ports = one.getsockname()[1], one.getpeername()[1]
+    except OSError: continue
+    if port == ports[0] or backend == ports[1]: print('accepted' if port == ports[0] else 'connected', one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 `;
 
 describe('engine: accepting', () => {
@@ -81,13 +83,17 @@ describe('engine: accepting', () => {
     await leave(one);
   });
 
-  it('accepted sockets have TCP_NODELAY and SO_KEEPALIVE', async () => {
+  it('accepted sockets have TCP_NODELAY and SO_KEEPALIVE, those to backends TCP_NODELAY', async () => {
     rig = new Rig(certificates);
-    const { port } = rig.listen(rig.selector());
-    const one = await connected(port);
-    const { stdout } = await run('python3', ['-c', optionsOf, String(process.pid), String(port)], { env: { LD_PRELOAD: '' } });
-    assert.equal(stdout, 'accepted 1 1\n');
-    await leave(one);
+    const backend = sockets.tcpListen({ host: '127.0.0.1', port: 0 });
+    const backendPort = sockets.socketInfo(backend).local?.port ?? 0;
+    const { port } = rig.listen(rig.selector(), { backend: { host: '127.0.0.1', port: backendPort } });
+    open.push(await connectTls(port, certificates.ca));
+    await rig.event('established');
+    const { stdout } = await run('python3', ['-c', optionsOf, String(process.pid), String(port), String(backendPort)], { env: { LD_PRELOAD: '' } });
+    assert.deepEqual(stdout.trim().split('\n').toSorted(), ['accepted 1 1', 'connected 1 0']);
+    sockets.close(backend);
+    await rig.event('closed');
   });
 
   it("the threads leave the process's signals alone, but not their own faults", async () => {
