@@ -56,12 +56,14 @@ describe('engine: handshakes', () => {
     for (const event of seen) sockets.close(event.plainfd as never);
   });
 
-  it('serves wildcard names one label deep and refuses two with unrecognized_name', async () => {
+  it('serves wildcard names one label deep, in any case and with a final dot, and refuses two with unrecognized_name', async () => {
     const { port } = rig.listen(rig.selector());
-    await connect(port, { servername: 'A.Wild.test' });
-    const event = await rig.event('established');
-    assert.equal(event.servername, 'A.Wild.test');
-    sockets.close(event.plainfd as never);
+    for (const servername of ['A.Wild.test', 'server.test.', 'SERVER.TEST']) {
+      await connect(port, { servername, checkServerIdentity: () => undefined });
+      const event = await rig.event('established');
+      assert.equal(event.servername, servername);
+      sockets.close(event.plainfd as never);
+    }
     const error = await failure(connect(port, { servername: 'a.b.wild.test' }));
     assert.match(error.message, /unrecognized name/i);
     const failed = await rig.event('failed');
@@ -80,6 +82,20 @@ describe('engine: handshakes', () => {
       const event = await rig.event('established');
       assert.equal(event.localid, 'lax');
       sockets.close(event.plainfd as never);
+    }
+  });
+
+  it('gives the chosen identity its own order of suites, or that of the client', async () => {
+    const suites = ['ECDHE-ECDSA-AES256-GCM-SHA384', 'ECDHE-ECDSA-AES128-GCM-SHA256'];
+    const ours = rig.context({ localid: 'ours', ciphers: suites.join(':'), preferServerCiphers: true, ticketTag: 'ours' });
+    const theirs = rig.context({ localid: 'theirs', ciphers: suites.join(':'), preferServerCiphers: false, ticketTag: 'theirs' });
+    for (const noName of [ours, theirs]) {
+      const { port } = rig.listen(rig.engine.selector({ names: [['server.test', ours], ['a.wild.test', theirs]], noName }));
+      for (const [servername, suite] of [['server.test', suites[0]], ['a.wild.test', suites[1]]] as const) {
+        const client = await connect(port, { maxVersion: 'TLSv1.2', servername, ciphers: suites.toReversed().join(':') });
+        assert.equal(client.getCipher().name, suite, `${servername}, and ${noName === ours ? 'ours' : 'theirs'} without a name`);
+        sockets.close((await rig.event('established')).plainfd as never);
+      }
     }
   });
 
