@@ -169,7 +169,6 @@ describe('configuration', () => {
   describe('keys that depend on each other', () => {
     const cases: [title: string, yaml: string, expected: RegExp][] = [
       ['a localid used twice', 'identities: [{localid: a, directory: d}, {localid: a, directory: e}]\n', /identities\[1\]\.localid: "a" is the localid of identities\[0\] already/],
-      ['a name of two identities', 'identities:\n  - {localid: a, directory: d, names: [x.example]}\n  - {localid: b, directory: e, names: [y.example, X.EXAMPLE]}\n', /:3:\d+: identities\[1\]\.names\[1\]: "x\.example" is a name of identities\[0\] already; only one can serve it/],
       ['two defaults', 'identities: [{localid: a, directory: d, default: true}, {localid: b, directory: e, default: true}]\n', /identities\[1\]\.default: identities\[0\] is the default already/],
       ['a certificate without key', 'identities: [{localid: a, certificate: d}]\n', /has a certificate without key/],
       ['a key without certificate', 'identities: [{localid: a, key: d}]\n', /has a key without certificate/],

@@ -6,18 +6,12 @@ import { configSchema, type ParsedConfig } from './schema.js';
 /** Checks the keys that depend on each other. */
 function checkTogether(config: ParsedConfig, add: (path: FieldPath, text: string) => void): void {
   const seen = new Map<string, number>();
-  const named = new Map<string, number>();
   let defaultAt: number | undefined;
   for (const [index, identity] of config.identities.entries()) {
     const at = ['identities', index];
     const first = seen.get(identity.localid);
     if (first !== undefined) add([...at, 'localid'], `${show(identity.localid)} is the localid of identities[${first}] already; each needs its own`);
     else seen.set(identity.localid, index);
-    for (const [place, name] of identity.names.entries()) {
-      const owner = named.get(name) ?? index;
-      if (owner !== index) add([...at, 'names', place], `${show(name)} is a name of identities[${owner}] already; only one can serve it`);
-      named.set(name, owner);
-    }
     const { directory, certificate, key, pkcs12, trust } = identity;
     if (directory !== undefined && (certificate ?? key ?? pkcs12 ?? trust) !== undefined) add(at, 'has a directory and also files; keep either directory, or certificate, key and trust, or pkcs12 and trust');
     else if (pkcs12 !== undefined && (certificate ?? key) !== undefined) add(at, 'has pkcs12 and also certificate or key; keep one of the two');
