@@ -33,12 +33,21 @@ export function legacyChain(certificates: readonly Uint8Array[], detailed: boole
   return legacy[0] ?? ({} as DetailedPeerCertificate);
 }
 
-/** What getPeerX509Certificate() returns: the leaf, with its issuers in `issuerCertificate`. */
+/** What getPeerX509Certificate() returns: the leaf, with its issuers in `issuerCertificate`, which are parsed only when somebody asks for them. */
 export function x509Chain(certificates: readonly Uint8Array[]): X509Certificate | undefined {
-  const chain = inOrder(certificates);
-  // A getter of Node's class, which knows only what came from Node's own TLS.
-  chain.forEach((issuer, index) => { if (index > 0) Object.defineProperty(chain[index - 1], 'issuerCertificate', { value: issuer }); });
-  return chain[0];
+  const [der] = certificates;
+  if (der === undefined) return undefined;
+  const leaf = new X509Certificate(der);
+  let issuer: { readonly certificate: X509Certificate | undefined } | undefined;
+  Object.defineProperty(leaf, 'issuerCertificate', { get: () => (issuer ??= { certificate: issuersOf(certificates) }).certificate });
+  return leaf;
+}
+
+/** The first issuer, each with the next one. Node's class has a getter, which knows only what came from Node's own TLS. */
+function issuersOf(certificates: readonly Uint8Array[]): X509Certificate | undefined {
+  const [, ...issuers] = inOrder(certificates);
+  issuers.forEach((issuer, index) => { if (index > 0) Object.defineProperty(issuers[index - 1], 'issuerCertificate', { value: issuer }); });
+  return issuers[0];
 }
 
 /** Sizes as Node reports them, in bits of the group's order or prime. */
