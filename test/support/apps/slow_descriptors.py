@@ -23,6 +23,11 @@ path, what = sys.argv[1:3]
 HOUR = struct.pack("ii", 1, 3600)
 
 
+def say(what):
+    """One write(2): two processes say their lines on one pipe, and print() may write a line's end apart (PYTHONUNBUFFERED)."""
+    os.write(1, f"{what}\n".encode())
+
+
 def connect():
     pool = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pool.connect(path)
@@ -141,11 +146,11 @@ def block():
             socket.create_connection(server.getsockname()).close()
             time.sleep(0.03)
         os._exit(0)
-    print("sent", flush=True)
+    say("sent")
     while True:
         message = msgpack.unpackb(pool.recv(131072))
         if message.get("op") == "listenerClosed":
-            print("closed", flush=True)
+            say("closed")
             return pool, server
 
 
@@ -166,7 +171,7 @@ def serve_files(device):
         elif op == 14:  # OPEN
             out = struct.pack("<QII", 1, 0, 0)
         elif op == 25:  # FLUSH
-            print("flush", flush=True)
+            say("flush")
             if what != "fails":
                 continue
             error = -5
@@ -197,14 +202,14 @@ def file():
         for op, body, passed in (("hello", {"versions": [1], "client": "test"}, []), ("listen" if what == "listening" else "starttls", {} if what == "listening" else {"role": "server"}, fds)):
             socket.send_fds(pool, [msgpack.packb({"type": "request", "op": op, "id": 1, "body": body}, use_bin_type=True)], passed)
             answer = msgpack.unpackb(pool.recv(131072))
-        print(answer["body"].get("code"), flush=True)
+        say(answer["body"].get("code"))
     # Not by us: our close() would flush it too. It goes when the file system is gone.
     return folder, server
 
 
 if what in ("waits", "fails", "crypt", "plain", "listening"):
     folder, server = file()
-    print("sent", flush=True)
+    say("sent")
     sys.stdin.read()
     os.kill(server, 9)
     subprocess.run(["umount", "-l", folder], check=True)
@@ -216,5 +221,5 @@ else:
         kept = packets(120 if what == "queue" else 1)
     else:
         kept = session()
-    print("sent", flush=True)
+    say("sent")
     sys.stdin.read()
