@@ -2,7 +2,7 @@
 import http from 'node:http';
 import net from 'node:net';
 import tls from 'node:tls';
-import { closeWhenAborted, throwIfAborted } from './abort.js';
+import { closeIfAborted, closeWhenAborted, throwIfAborted } from './abort.js';
 import type { Listener, ListenOptions } from './listener.js';
 import { defaultPool } from './pool.js';
 import type { Pool } from './pool.js';
@@ -168,8 +168,7 @@ export async function attach(target: net.Server | RequestHandler | FastifyLike, 
       return false;
     },
   );
-  if (signal?.aborted === true) await listener.close();
-  throwIfAborted(signal);
+  await closeIfAborted(signal, listener);
   pretend(server, listener);
   listener.once('close', (reason) => {
     if (reason === undefined) return;

@@ -1,7 +1,7 @@
 /** A listening socket in the pool's care, and the connections that come from it. */
 import { isErrno } from './errno.js';
 import type net from 'node:net';
-import { closeWhenAborted, throwIfAborted } from './abort.js';
+import { closeIfAborted, closeWhenAborted, throwIfAborted } from './abort.js';
 import { Acceptor, WaitingSession } from './acceptor.js';
 import { askFields, askedBy } from './asked.js';
 import type { AskedOptions } from './asked.js';
@@ -112,8 +112,7 @@ export class Listener extends Acceptor<PoolSocket> {
     }
     listener.#link.ref();
     if (signal === undefined) return listener;
-    if (signal.aborted) await listener.close();
-    throwIfAborted(signal);
+    await closeIfAborted(signal, listener);
     // What the farewell meets does not matter: the port is closed in any case.
     listener.once('close', closeWhenAborted(signal, () => { listener.close().catch(() => undefined); }));
     return listener;

@@ -4,7 +4,6 @@ import { once } from 'node:events';
 import net from 'node:net';
 import { mock } from 'node:test';
 import { Worker } from 'node:worker_threads';
-import { connectPool } from 'libtlspool';
 import type { Pool } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
@@ -36,15 +35,8 @@ function roomFor(count: number): void {
 describe('libtlspool: descriptors', () => {
   let fake: FakePool;
   let pool: Pool;
-  beforeEach(async () => {
-    fake = new FakePool().start();
-    pool = await connectPool({ path: fake.path });
-  });
-  afterEach(async () => {
-    mock.restoreAll();
-    pool.close();
-    await fake.end();
-  });
+  afterEach(() => { mock.restoreAll(); });
+  FakePool.forEach((...made) => { [fake, pool] = made; });
 
   const isHungUp = (fd: OwnedFd): boolean => (sockets.pollWait(fd, 0, 0) & pollHangUp) !== 0;
 

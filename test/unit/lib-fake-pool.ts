@@ -2,6 +2,8 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { connectPool } from 'libtlspool';
+import type { Pool } from 'libtlspool';
 import { decodeMessage, encodeMessage, TlsPoolError } from 'libtlspool/protocol';
 import type { EventBody, Message, RequestOp, SessionInfo, ToPoolMessage } from 'libtlspool/protocol';
 import { sockets } from 'libtlspool/native';
@@ -87,6 +89,22 @@ export const key = (n: number): Buffer => Buffer.alloc(16, n);
 export interface Seen { readonly message: ToPoolMessage; readonly client: FakeClient; readonly fdCount: number }
 
 export class FakePool {
+  /** Within describe(): each test has a pool of its own and a connection to it, which nothing outlives. */
+  static forEach(use: (fake: FakePool, pool: Pool) => void): void {
+    let fake: FakePool;
+    let pool: Pool | undefined;
+    beforeEach(async () => {
+      pool = undefined;
+      fake = new FakePool().start();
+      pool = await connectPool({ path: fake.path });
+      use(fake, pool);
+    });
+    afterEach(async () => {
+      pool?.close();
+      await fake.end();
+    });
+  }
+
   readonly folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tlspool-lib-'));
   readonly path = path.join(this.folder, 'pool.sock');
   readonly clients = new Set<FakeClient>();

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
-import { attach, connectPool, createServer } from 'libtlspool';
+import { attach, createServer } from 'libtlspool';
 import type { ListenOptions, Pool } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
@@ -23,14 +23,7 @@ const portOf = (address: Address): number => (address as net.AddressInfo).port;
 describe('libtlspool: what net.Server.listen() takes', () => {
   let fake: FakePool;
   let pool: Pool;
-  beforeEach(async () => {
-    fake = new FakePool().start();
-    pool = await connectPool({ path: fake.path });
-  });
-  afterEach(async () => {
-    pool.close();
-    await fake.end();
-  });
+  FakePool.forEach((...made) => { [fake, pool] = made; });
 
   const calls: Readonly<Record<string, (options: ListenOptions) => Promise<Listening>>> = {
     'pool.listen()': async (options) => {

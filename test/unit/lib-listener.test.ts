@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import fs from 'node:fs';
 import net from 'node:net';
-import { connectPool } from 'libtlspool';
 import type { Listener, Pool } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
@@ -19,14 +18,7 @@ const code = (wanted: string) => (error: unknown): boolean => {
 describe('libtlspool: listen and accept', () => {
   let fake: FakePool;
   let pool: Pool;
-  beforeEach(async () => {
-    fake = new FakePool().start();
-    pool = await connectPool({ path: fake.path });
-  });
-  afterEach(async () => {
-    pool.close();
-    await fake.end();
-  });
+  FakePool.forEach((...made) => { [fake, pool] = made; });
 
   const listen = async (options = {}): Promise<{ listener: Listener; client: FakeClient }> => {
     const asked = fake.next('listen');

@@ -6,7 +6,7 @@ import https from 'node:https';
 import net from 'node:net';
 import express from 'express';
 import fastify from 'fastify';
-import { attach, connectPool, createServer } from 'libtlspool';
+import { attach, createServer } from 'libtlspool';
 import type { AttachOptions, Pool, PoolSocket } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
 import { TlsPoolError } from 'libtlspool/protocol';
@@ -20,14 +20,7 @@ const throwsCode = (wanted: string) => (error: unknown): boolean => error instan
 describe('libtlspool: servers', () => {
   let fake: FakePool;
   let pool: Pool;
-  beforeEach(async () => {
-    fake = new FakePool().start();
-    pool = await connectPool({ path: fake.path });
-  });
-  afterEach(async () => {
-    pool.close();
-    await fake.end();
-  });
+  FakePool.forEach((...made) => { [fake, pool] = made; });
 
   /** The peer's view of a connection, as the pool's plain text. */
   const peer = (client: FakeClient, info: SessionInfo = sessionInfo, n = 1): net.Socket => {

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connectPool } from 'libtlspool';
 import type { Listener, Pool, PoolSocket } from 'libtlspool';
 import { sockets } from 'libtlspool/native';
 import type { OwnedFd } from 'libtlspool/native';
@@ -26,16 +25,11 @@ describe('libtlspool: a truncated stream never looks complete', () => {
   let pool: Pool;
   let listener: Listener;
   let client: FakeClient;
+  FakePool.forEach((...made) => { [fake, pool] = made; });
   beforeEach(async () => {
-    fake = new FakePool().start();
-    pool = await connectPool({ path: fake.path });
     const asked = fake.next('listen');
     listener = await pool.listen({ host: '127.0.0.1' });
     ({ client } = await asked);
-  });
-  afterEach(async () => {
-    pool.close();
-    await fake.end();
   });
 
   const accept = async (options: { n?: number } = {}): Promise<{ socket: PoolSocket; end: OwnedFd }> => {
