@@ -61,12 +61,32 @@ describe('configuration', () => {
   describe('YAML', () => {
     it('a syntax error has a line and a column', () => { assert.match(lines('workers: [1\n')[0]!, /^2:1: /); });
     it('a key given twice is refused at the second', () => { assert.deepEqual(lines('workers: 1\nworkers: 2\n'), ['2:1: this map has the key already; keep one of the two']); });
+    it('keys given twice and other mistakes are told in the order of the file', () => {
+      assert.deepEqual(lines('workers: 1\nworkers: 2\nlimits: {a: 1, a: 2}\naccess: !!x y\n').map((line) => line.slice(0, 5)), ['2:1: ', '3:16:', '4:9: ']);
+    });
+    it('each of 60,000 unknown keys has its line, in seconds', () => {
+      const startedAt = process.cpuUsage().user;
+      const told = lines(Array.from({ length: 60_000 }, (_, i) => `unknown${i}: 1\n`).join(''));
+      assert.equal(told.length, 60_000);
+      assert.match(told[59_999]!, /^60000:1: unknown59999: /);
+      // A check of each key against all others takes 20 s.
+      assert.ok(process.cpuUsage().user - startedAt < 8e6);
+    }).timeout(30_000);
+    for (const [what, text, place] of [
+      ['lists', `access: ${'['.repeat(100)}`, '1:72'], ['maps', `access:\n  ${'{a: '.repeat(100)}`, '2:255'], ['lists in blocks', `access:\n  ${'- '.repeat(100)}a`, '2:129'],
+      ['so many maps that composing them would end the process', '{a: '.repeat(5000) + '}'.repeat(5000), '1:257'],
+    ] as const) {
+      it(`${what} within each other are refused at the 65th`, () => { assert.match(lines(text)[0]!, new RegExp(`^${place}: this is more than 64 `)); });
+    }
     it('a second document is refused', () => { assert.match(lines('workers: 1\n---\nworkers: 2\n')[0]!, /second document/); });
     it('a tag is refused', () => { assert.match(lines('workers: !!js/function "x"\n')[0]!, /^1:10: a tag/); });
     it('an alias bomb is refused and a modest use of aliases is not', () => {
       const bomb = ['a0: &a0 [x,x,x,x,x,x,x,x,x]', ...Array.from({ length: 8 }, (_, i) => `a${i + 1}: &a${i + 1} [${Array(9).fill(`*a${i}`).join(',')}]`)].join('\n');
       assert.match(refusal(bomb).message, /alias/i);
       assert.deepEqual(load('identities:\n  - {localid: a, directory: d, names: &n [a.example]}\n  - {localid: b, directory: d}\naccess:\n  - {uid: &u [0], identities: [a]}\n  - {uid: *u, identities: [b]}\n').access.map(({ uids }) => uids), [[0], [0]]);
+    });
+    it('a wildcard without quotes, which is an alias to YAML, is refused at its place, with the cure', () => {
+      assert.deepEqual(lines('identities:\n  - {localid: a, directory: d, names: [a.example, *.example]}\n'), ['2:51: *.example is an alias of nothing; text that begins with * needs quotes: "*.example"']);
     });
     it('a list, a number and a text at the top are refused', () => {
       for (const text of ['- a\n', '5\n', 'hello\n']) assert.match(refusal(text).message, /is not a map of keys and values/);
@@ -150,7 +170,7 @@ describe('configuration', () => {
     it('a socket path of 107 octets is taken and one of 108 is refused', () => {
       const path107 = `/${'s'.repeat(106)}`;
       assert.equal(load(`socket: {path: ${path107}}\n`).socket.path, path107);
-      assert.match(refusal(`socket: {path: ${path107}s}\n`).message, /has 108 octets/);
+      assert.match(refusal(`socket: {path: ${path107}s}\n`).message, /yaml:1:16: socket\.path: .* has 108 octets/);
     });
     it('a localid of 255 octets is taken, one of 256 and names that are no folder names are refused', () => {
       const yaml = (localid: string) => `identities: [{localid: ${JSON.stringify(localid)}, directory: d}]\n`;

@@ -1,7 +1,7 @@
 /** Checks configuration data against a schema, and says every mistake at once in words for people. */
 import type { z } from 'zod';
 import { nearest } from './suggest.js';
-import { fieldName, type FieldPath, type Problem, type Yaml } from './yaml.js';
+import { byPlace, fieldName, type FieldPath, type Problem, type Yaml } from './yaml.js';
 
 /** One kind of configuration file. */
 export interface ConfigFormat<Parsed> {
@@ -100,6 +100,6 @@ export function checkConfig<Parsed>(yaml: Yaml, { schema, check }: ConfigFormat<
   const problems: Problem[] = [];
   if (result.success) check?.(result.data, (path, text) => { problems.push({ ...yaml.position(path), field: fieldName(path), text }); });
   else problems.push(...result.error.issues.flatMap((issue) => problemsOf(schema, issue, yaml)));
-  problems.sort((left, right) => left.line - right.line || left.column - right.column);
+  problems.sort(byPlace);
   return result.success && problems.length === 0 ? { config: result.data } : { problems };
 }

@@ -2,7 +2,7 @@
 export { lookupAccount, lookupId, type Account, type Database } from './accounts.js';
 export { checkConfig, show, type ConfigFormat } from './check.js';
 export { isHostName, normalizeHostName } from './hostname.js';
-export { ConfigError, loadChecked, maxConfigOctets, maxSocketPathOctets } from './load.js';
+export { ConfigError, loadChecked, maxConfigOctets, socketPathReason } from './load.js';
 export { editDistance, nearest } from './suggest.js';
 export { keyRows, keyTable, type KeyRow } from './table.js';
 export { account, file, hostName, int, localid, oneOrMore, parsedBy, runAs, socketMode } from './values.js';

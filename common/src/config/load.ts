@@ -8,7 +8,13 @@ import { parseYaml, type Problem } from './yaml.js';
 
 export const maxConfigOctets = 1_048_576;
 /** sun_path of unix(7), less the final NUL. */
-export const maxSocketPathOctets = 107;
+const maxSocketPathOctets = 107;
+
+/** Why no UNIX socket can have this path, if none can. */
+export function socketPathReason(file: string): string | undefined {
+  const octets = Buffer.byteLength(file);
+  return octets <= maxSocketPathOctets ? undefined : `${file} has ${octets} octets; a UNIX socket's path has at most ${maxSocketPathOctets}; choose a shorter one`;
+}
 
 /** CONFIG_BAD with every problem, for tools that show them one by one. */
 export class ConfigError extends TlsPoolError {

@@ -1,8 +1,11 @@
 /** YAML text to plain data, and back from a path in the data to the place in the text. */
-import { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, visit, type Document, type Node } from 'yaml';
+import { isAlias, isCollection, isMap, isScalar, isSeq, LineCounter, parseDocument, Parser, visit, type CST, type Document, type Node, type Pair, type YAMLMap } from 'yaml';
 
 /** Aliases that one document may expand to: honest files use a handful, a bomb needs millions. */
 const maxAliases = 100;
+
+/** Maps and lists within each other: honest files have half a dozen. Composing takes the stack for each, and Node may end the process where that is full. */
+const maxDepth = 64;
 
 export interface Problem {
   /** 1-based. */
@@ -12,6 +15,9 @@ export interface Problem {
   readonly field: string;
   readonly text: string;
 }
+
+/** In the order of the file. */
+export const byPlace = (left: Problem, right: Problem): number => left.line - right.line || left.column - right.column;
 
 export type FieldPath = readonly (string | number)[];
 
@@ -32,15 +38,55 @@ function resolve(document: Document, node: unknown): unknown {
   return isAlias(node) ? node.resolve(document) : node;
 }
 
-function locate(document: Document, path: FieldPath, what: 'key' | 'value'): number {
+/** Where the text first nests deeper than is read, by its tokens, which need no stack. */
+function tooDeep(text: string, lineCounter: LineCounter): number | undefined {
+  let first: number | undefined;
+  const open: { readonly token: CST.Token; readonly depth: number }[] = [];
+  for (const token of new Parser(lineCounter.addNewLine).parse(text)) open.push({ token, depth: 1 });
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    const { token, depth } = next;
+    if (token.type === 'document' && token.value !== undefined) open.push({ token: token.value, depth });
+    if (!('items' in token)) continue;
+    if (depth > maxDepth) first = Math.min(first ?? token.offset, token.offset);
+    else for (const { key, value } of token.items) for (const inner of [key, value]) if (inner !== undefined && inner !== null) open.push({ token: inner, depth: depth + 1 });
+  }
+  return first;
+}
+
+type PairsByKey = ReadonlyMap<string, Pair>;
+
+/**
+ * The pairs of each map by key. What the parser leaves open is reported: keys given twice (its own check compares each key with all others),
+ * and aliases of nothing, which mostly are text that wants quotes.
+ */
+function inspect(document: Document, report: (offset: number, text: string) => void): ReadonlyMap<YAMLMap, PairsByKey> {
+  const index = new Map<YAMLMap, PairsByKey>();
+  const anchors = new Set<string>();
+  visit(document, (_key, node) => {
+    if (isAlias(node) && !anchors.has(node.source)) report(node.range?.[0] ?? 0, `*${node.source} is an alias of nothing; text that begins with * needs quotes: "*${node.source}"`);
+    if ((isScalar(node) || isCollection(node)) && node.anchor !== undefined) anchors.add(node.anchor);
+    if (!isMap(node)) return;
+    const pairs = new Map<string, Pair>();
+    for (const pair of node.items) {
+      if (!isScalar(pair.key)) continue;
+      const key = String(pair.key.value);
+      if (pairs.has(key)) report(pair.key.range?.[0] ?? 0, 'this map has the key already; keep one of the two');
+      else pairs.set(key, pair);
+    }
+    index.set(node, pairs);
+  });
+  return index;
+}
+
+function locate(document: Document, index: ReadonlyMap<YAMLMap, PairsByKey>, path: FieldPath, what: 'key' | 'value'): number {
   let offset = document.contents?.range?.[0] ?? 0;
   let node: unknown = document.contents;
-  for (const [index, part] of path.entries()) {
+  for (const [depth, part] of path.entries()) {
     node = resolve(document, node);
     let next: unknown;
     if (isMap(node)) {
-      const pair = node.items.find((item) => isScalar(item.key) && String(item.key.value) === String(part));
-      const wantsKey = what === 'key' && index === path.length - 1;
+      const pair = index.get(node)?.get(String(part));
+      const wantsKey = what === 'key' && depth === path.length - 1;
       next = wantsKey || pair?.value === null ? pair?.key : pair?.value;
     } else if (isSeq(node) && typeof part === 'number') {
       next = node.items[part];
@@ -68,7 +114,6 @@ function keepSpelling(document: Document, keys: ReadonlySet<string>): void {
 
 /** The library's words where they speak to a programmer. */
 const words: Readonly<Record<string, string>> = {
-  DUPLICATE_KEY: 'this map has the key already; keep one of the two',
   MULTIPLE_DOCS: 'a second document begins here; a configuration is one document',
   TAG_RESOLVE_FAILED: 'a tag that is not known here; configurations need no tags',
 };
@@ -79,14 +124,20 @@ const words: Readonly<Record<string, string>> = {
  */
 export function parseYaml(text: string, spelled: ReadonlySet<string> = new Set()): Yaml {
   const lineCounter = new LineCounter();
-  const document = parseDocument(text, { lineCounter, prettyErrors: false, uniqueKeys: true, strict: true, stringKeys: true });
+  const deep = tooDeep(text, lineCounter);
   const place = (offset: number) => {
     const { line, col } = lineCounter.linePos(offset);
     return { line: Math.max(line, 1), column: Math.max(col, 1) };
   };
+  if (deep !== undefined) {
+    const problem = { ...place(deep), field: '', text: `this is more than ${maxDepth} maps and lists within each other; no key takes that` };
+    return { data: undefined, problems: [problem], position: () => problem };
+  }
+  const document = parseDocument(text, { prettyErrors: false, uniqueKeys: false, strict: true, stringKeys: true });
   const problems: Problem[] = [...document.errors, ...document.warnings].map((error) => ({ ...place(error.pos[0]), field: '', text: words[error.code] ?? error.message }));
-  const position = (path: FieldPath, what: 'key' | 'value' = 'value') => place(locate(document, path, what));
-  if (problems.length > 0) return { data: undefined, problems, position };
+  const index = inspect(document, (offset, text) => { problems.push({ ...place(offset), field: '', text }); });
+  const position = (path: FieldPath, what: 'key' | 'value' = 'value') => place(locate(document, index, path, what));
+  if (problems.length > 0) return { data: undefined, problems: problems.sort(byPlace), position };
   keepSpelling(document, spelled);
   try {
     return { data: (document.toJS({ maxAliasCount: maxAliases }) as unknown) ?? {}, problems, position };

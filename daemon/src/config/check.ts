@@ -1,5 +1,5 @@
 /** The configuration as a format: the schema, and the keys that depend on each other. */
-import { show, type ConfigFormat, type FieldPath } from 'tlspool-common/config';
+import { show, socketPathReason, type ConfigFormat, type FieldPath } from 'tlspool-common/config';
 import { usableProcessors } from './processors.js';
 import { configSchema, type ParsedConfig } from './schema.js';
 
@@ -39,4 +39,14 @@ function checkProcessors(wanted: readonly number[], add: (path: FieldPath, text:
   }
 }
 
-export const configFormat: ConfigFormat<ParsedConfig> = { schema: configSchema, check: checkTogether, spelled: new Set(['mode']) };
+/** The format of files whose relative paths become `absolute`. */
+export function configFormat(absolute: (file: string) => string): ConfigFormat<ParsedConfig> {
+  const check: ConfigFormat<ParsedConfig>['check'] = (config, add) => {
+    for (const [at, file] of [[['socket', 'path'], config.socket.path], [['v2', 'socket', 'path'], config.v2?.socket.path]] as const) {
+      const reason = file === undefined ? undefined : socketPathReason(absolute(file));
+      if (reason !== undefined) add(at, reason);
+    }
+    checkTogether(config, add);
+  };
+  return { schema: configSchema, check, spelled: new Set(['mode']) };
+}

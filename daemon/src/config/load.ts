@@ -1,7 +1,7 @@
 /** Configuration file to Config: read, parse, check, fill in. Every mistake of a file is reported in one error. */
 import path from 'node:path';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { loadChecked, maxSocketPathOctets } from 'tlspool-common/config';
+import { loadChecked, socketPathReason } from 'tlspool-common/config';
 import type { Permission } from '../policy/access.js';
 import { configFormat } from './check.js';
 import { defaultAccess, defaultSocket, defaultState, surroundings, type Surroundings } from './defaults.js';
@@ -48,8 +48,9 @@ function toOnTheFly({ ca, names, lifetime, cache, policy, clientAuth, trust }: P
 }
 
 function toSocket({ mode, group }: { readonly mode: number; readonly group?: number | undefined }, key: string, file: string, host: Surroundings): SocketConfig {
-  const octets = Buffer.byteLength(file);
-  if (octets > maxSocketPathOctets) throw new TlsPoolError('CONFIG_BAD', { text: `${key}.path: ${file} has ${octets} octets; a UNIX socket's path has at most ${maxSocketPathOctets}; choose a shorter one` });
+  // One that the file names was checked with its place; this one may be an override or the default.
+  const reason = socketPathReason(file);
+  if (reason !== undefined) throw new TlsPoolError('CONFIG_BAD', { text: `${key}.path: ${reason}`, field: `${key}.path` });
   // Only root may give a file to a group it is not in; as a default that must not become an error.
   const gid = group ?? (host.uid === 0 ? host.tlspoolGid : undefined);
   return { path: file, mode, ...(gid === undefined ? {} : { gid }) };
@@ -102,6 +103,7 @@ function developmentConfig(overrides: Overrides, host: Surroundings): Config {
  */
 export function loadConfig(file: string | undefined, overrides: Overrides = {}, host: Surroundings = surroundings()): Config {
   if (file === undefined) return developmentConfig(overrides, host);
-  const absolute = path.resolve(host.cwd, file);
-  return toConfig(loadChecked(absolute, configFormat, file), absolute, overrides, host);
+  const place = path.resolve(host.cwd, file);
+  const format = configFormat((name) => path.resolve(path.dirname(place), name));
+  return toConfig(loadChecked(place, format, file), place, overrides, host);
 }

@@ -1,7 +1,7 @@
 /** The configuration as a format: the schema, and the keys that depend on each other. */
 import { preambles } from 'libtlspool/preamble';
 import { TlsPoolError } from 'libtlspool/protocol';
-import { maxSocketPathOctets, show, type ConfigFormat, type FieldPath } from 'tlspool-common/config';
+import { show, socketPathReason, type ConfigFormat, type FieldPath } from 'tlspool-common/config';
 import { checkProgram } from '../handoff/exec.js';
 import { addressList } from '../proxyprotocol/index.js';
 import { clash, nameOfListen, toListen } from './addresses.js';
@@ -81,8 +81,8 @@ class Check {
   }
 
   #socketPath(file: string, at: FieldPath): void {
-    const octets = Buffer.byteLength(this.#absolute(file));
-    if (octets > maxSocketPathOctets) this.#report(at, `${this.#absolute(file)} has ${octets} octets; a UNIX socket's path has at most ${maxSocketPathOctets}; choose a shorter one`);
+    const reason = socketPathReason(this.#absolute(file));
+    if (reason !== undefined) this.#report(at, reason);
   }
 
   /** For checks that throw. */
