@@ -135,7 +135,7 @@ export function parseYaml(text: string, spelled: ReadonlySet<string> = new Set()
   }
   const document = parseDocument(text, { prettyErrors: false, uniqueKeys: false, strict: true, stringKeys: true });
   const problems: Problem[] = [...document.errors, ...document.warnings].map((error) => ({ ...place(error.pos[0]), field: '', text: words[error.code] ?? error.message }));
-  const index = inspect(document, (offset, text) => { problems.push({ ...place(offset), field: '', text }); });
+  const index = inspect(document, (offset, reason) => { problems.push({ ...place(offset), field: '', text: reason }); });
   const position = (path: FieldPath, what: 'key' | 'value' = 'value') => place(locate(document, index, path, what));
   if (problems.length > 0) return { data: undefined, problems: problems.sort(byPlace), position };
   keepSpelling(document, spelled);
