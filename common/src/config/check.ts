@@ -97,9 +97,8 @@ function problemsOf(root: unknown, issue: Issue, yaml: Yaml): Problem[] {
 export function checkConfig<Parsed>(yaml: Yaml, { schema, check }: ConfigFormat<Parsed>): { readonly config: Parsed } | { readonly problems: readonly Problem[] } {
   if (yaml.problems.length > 0) return { problems: yaml.problems };
   const result = schema.safeParse(yaml.data);
-  const problems: Problem[] = [];
+  const problems = result.success ? [] : result.error.issues.flatMap((issue) => problemsOf(schema, issue, yaml));
   if (result.success) check?.(result.data, (path, text) => { problems.push({ ...yaml.position(path), field: fieldName(path), text }); });
-  else problems.push(...result.error.issues.flatMap((issue) => problemsOf(schema, issue, yaml)));
   problems.sort(byPlace);
   return result.success && problems.length === 0 ? { config: result.data } : { problems };
 }

@@ -16,14 +16,18 @@ export function socketPathReason(file: string): string | undefined {
   return octets <= maxSocketPathOctets ? undefined : `${file} has ${octets} octets; a UNIX socket's path has at most ${maxSocketPathOctets}; choose a shorter one`;
 }
 
+/** Who has more mistakes than that has the wrong file, or one mistake in something that makes files. */
+const maxProblemLines = 100;
+
 /** CONFIG_BAD with every problem, for tools that show them one by one. */
 export class ConfigError extends TlsPoolError {
   readonly file: string;
   readonly problems: readonly Problem[];
 
-  /** The text is one line `file:line:column: field: what was seen and what is allowed` per problem. */
+  /** The text is one line `file:line:column: field: what was seen and what is allowed` per problem, and says how many there are beyond the first hundred. */
   constructor(file: string, problems: readonly Problem[]) {
-    const lines = problems.map(({ line, column, field, text }) => `${file}:${line}:${column}: ${field === '' ? '' : `${field}: `}${text}`);
+    const lines = problems.slice(0, maxProblemLines).map(({ line, column, field, text }) => `${file}:${line}:${column}: ${field === '' ? '' : `${field}: `}${text}`);
+    if (problems.length > maxProblemLines) lines.push(`${file}: and ${problems.length - maxProblemLines} more mistakes`);
     super('CONFIG_BAD', { text: lines.join('\n'), ...(problems[0]?.field ? { field: problems[0].field } : {}) });
     this.file = file;
     this.problems = problems;

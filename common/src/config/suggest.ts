@@ -25,8 +25,13 @@ export function editDistance(a: string, b: string): number {
 export function nearest(word: string, known: readonly string[]): string | undefined {
   // Quadratic in length: what is far longer than any key was not a slip of the pen.
   if (word.length > 64) return undefined;
-  const scored = known.map((candidate) => ({ candidate, distance: editDistance(word.toLowerCase(), candidate.toLowerCase()) }));
-  scored.sort((left, right) => left.distance - right.distance);
-  const best = scored[0];
-  return best !== undefined && best.distance <= Math.max(1, Math.floor(best.candidate.length / 3)) ? best.candidate : undefined;
+  let best: { readonly candidate: string; readonly distance: number } | undefined;
+  for (const candidate of known) {
+    const most = Math.max(1, Math.floor(candidate.length / 3));
+    // It takes at least as many edits as one is longer than the other.
+    if (Math.abs(word.length - candidate.length) > most) continue;
+    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
+    if (distance <= most && distance < (best?.distance ?? Infinity)) best = { candidate, distance };
+  }
+  return best?.candidate;
 }
