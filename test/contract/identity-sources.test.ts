@@ -5,8 +5,10 @@ import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readlinkSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { directorySource, pemFilesSource, pkcs12Source, type IdentitySource, type Material } from 'tlspool/dist/identity/index.js';
 import { parseCertificates } from 'tlspool/dist/identity/inspect.js';
+import { descriptors, run, until } from '../support/index.js';
 import { defined, makeCert, writeFolder, type Cert } from '../unit/identity-support.js';
 
 /** What is to be found: a leaf with its issuers, and perhaps roots. */
@@ -225,6 +227,44 @@ describe('sources of credentials', () => {
       await assert.rejects(source(exported('-nomac'), 'wrong\n').load(), bad(/id\.p12: (the password in .*\/password does not open it|not a PKCS#12 file that can be read)/));
       await assert.rejects(source(exported().subarray(0, 300)).load(), bad(/id\.p12: not a PKCS#12 file that can be read/));
     });
+    it('one that takes seconds to open holds up nobody meanwhile, and one that takes too long is given up, with the cure', async () => {
+      const slow = exported('-iter', '300000');
+      const pauses = monitorEventLoopDelay({ resolution: 5 });
+      const patient = source(slow);
+      const begun = performance.now();
+      pauses.enable();
+      await patient.load();
+      pauses.disable();
+      const took = performance.now() - begun;
+      assert.ok(took > 500, `${took} ms: it is not slow`);
+      assert.ok(pauses.max / 1e6 < took / 3, `a pause of ${pauses.max / 1e6} ms in ${took} ms`);
+      const before = descriptors(process.pid).size;
+      const file = path.join(folder, 'id.p12');
+      await assert.rejects(pkcs12Source({ file, passwordFile: path.join(folder, 'password'), openMs: 100 }).load(), bad(/id\.p12: not open after 0\.1 s; export it again with fewer iterations: openssl pkcs12 -export -iter 2048/));
+      await until(() => descriptors(process.pid).size <= before, { what: 'the thread to end' });
+    }).timeout(30_000);
+    it('without descriptors for its thread it is refused, with the cause, and no descriptor is lost', async () => {
+      const patient = source(exported());
+      const { stdout } = await run('/bin/sh', ['-c', 'ulimit -n 512; exec "$0" --input-type=module --eval "$1"', process.execPath, `
+        import fs from 'node:fs';
+        import { pkcs12Source } from ${JSON.stringify(import.meta.resolve('tlspool/dist/identity/index.js'))};
+        const source = pkcs12Source({ file: 'id.p12', passwordFile: 'password' });
+        await source.load();
+        const count = () => fs.readdirSync('/proc/self/fd').length;
+        const before = count();
+        const held = [];
+        try { for (;;) held.push(fs.openSync('/dev/null')); } catch { /* full */ }
+        const said = new Set();
+        for (let round = 0; round < 20; round++) {
+          // Room for the file, and not for a thread.
+          if (round % 4 === 0) fs.closeSync(held.pop());
+          await source.load().then(() => said.add('loaded'), ({ code, message }) => said.add(code + ' ' + message));
+        }
+        for (const fd of held) fs.closeSync(fd);
+        console.log(JSON.stringify([[...said], count() - before]));`], { cwd: folder });
+      assert.deepEqual(JSON.parse(stdout), [['IDENTITY_BAD id.p12: the thread that opens it failed (EMFILE: too many open files, open \'/dev/null\'); when there are descriptors and memory again: tlspool reload'], 0]);
+      await patient.load();
+    }).timeout(20_000);
     it('the password is the first line, with LF, CR LF or neither, and may be empty', async () => {
       for (const secret of [password, `${password}\r\n`, `${password}\nand a remark\n`]) await source(exported(), secret).load();
       await assert.rejects(source(exported(), ` ${password}\n`).load(), bad(/does not open it/));

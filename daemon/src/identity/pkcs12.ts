@@ -1,21 +1,25 @@
 /**
  * Source: a PKCS#12 file (RFC 7292) with one private key, its certificate and perhaps the chain, and a file with its password. Without that file the
  * identity is locked until a PIN entry gives the password: until then not even its certificate can be read.
- *
- * The library that opens it works on JavaScript strings: the password and the opened key stay in the pool's heap until the garbage
- * collector takes them, and cannot be wiped. Nobody but the pool can read that heap, but whoever wants keys wiped uses PEM files.
  */
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
 import { TlsPoolError } from 'libtlspool/protocol';
-import type { pkcs12 as Pkcs12, asn1 as Asn1 } from 'node-forge';
 import { watchPaths } from 'tlspool-common/files';
 import { readKeyFile } from './files.js';
 import { checkPair, maxChain, oneLine } from './inspect.js';
+import { openPkcs12 } from './pkcs12-open.js';
+import type { Contents } from './pkcs12-open.js';
 import { readAtOneMoment, sealedDigest, toMaterial, type ReadPair } from './read.js';
 import { keyToPem, WrongPinError } from './sealed.js';
 import type { IdentitySource, Material } from './types.js';
 
-export interface Pkcs12Files { readonly file: string; readonly passwordFile?: string; readonly trust?: string }
+export interface Pkcs12Files {
+  readonly file: string;
+  readonly passwordFile?: string;
+  readonly trust?: string;
+  /** How long opening may take, in milliseconds; tests set it. */
+  readonly openMs?: number;
+}
 
 const maxPasswordOctets = 1024;
 
@@ -24,68 +28,50 @@ function bad(text: string): TlsPoolError {
   return new TlsPoolError('IDENTITY_BAD', { text });
 }
 
-/** Anything else means different octets to the parts of one file (RFC 7292 appendix B.1, RFC 8018). */
-const printableAscii = /^[\x20-\x7e]*$/;
+/** Printable ASCII: anything else means different octets to the parts of one file (RFC 7292 appendix B.1, RFC 8018). */
+const isPassword = (octets: Buffer): boolean => octets.every((octet) => octet >= 0x20 && octet <= 0x7e);
 
-/** The first line. Anything but printable ASCII is refused. */
-async function readPassword(file: string): Promise<string> {
+/** The first line, which is the caller's to wipe. Anything but printable ASCII is refused. */
+async function readPassword(file: string): Promise<Buffer> {
   const octets = await readKeyFile(file);
   try {
-    const end = octets.indexOf(0x0a);
-    const [, line = ''] = /^([^]*?)\r?$/.exec(octets.toString('latin1', 0, end === -1 ? octets.length : end)) ?? [];
+    const newline = octets.indexOf(0x0a);
+    const end = newline === -1 ? octets.length : newline;
+    const line = octets.subarray(0, end > 0 && octets[end - 1] === 0x0d ? end - 1 : end);
     if (line.length > maxPasswordOctets) throw bad(`${file}: the password has more than ${maxPasswordOctets} octets; is this the right file?`);
-    if (!printableAscii.test(line)) throw bad(`${file}: the password has characters other than printable ASCII; give the PKCS#12 file another one, with: openssl pkcs12`);
-    return line;
+    if (!isPassword(line)) throw bad(`${file}: the password has characters other than printable ASCII; give the PKCS#12 file another one, with: openssl pkcs12`);
+    const own = Buffer.alloc(line.length);
+    line.copy(own);
+    return own;
   } finally {
     octets.fill(0);
   }
 }
 
-/** What forge knows of a bag: it parses what is RSA, and hands the rest out as ASN.1. */
-type Bag = Partial<Pick<Pkcs12.Bag, 'key' | 'cert' | 'asn1'>>;
-
-interface Contents { readonly keys: readonly Buffer[]; readonly certificates: readonly Buffer[] }
-
 /** The library's words for a wrong password: a checksum that differs, or a padding that is none. */
 const wrongPassword = /MAC could not be verified|wrong password|Failed to decrypt/i;
 
-/** Keys (PKCS#8) and certificates as DER; the buffers with keys are the caller's to wipe. Throws IDENTITY_BAD. */
-async function openFile(octets: Buffer, password: string, { file, passwordFile }: Pkcs12Files): Promise<Contents> {
-  // Loaded when the first such file is: most pools have none.
-  const { default: forge } = await import('node-forge');
-  const { asn1, pki, pkcs12, util } = forge;
-  const der = (node: Asn1.Asn1) => Buffer.from(asn1.toDer(node).getBytes(), 'latin1');
-  const bagsOf = (pfx: Pkcs12.Pkcs12Pfx, bagType: string): readonly Bag[] => pfx.getBags({ bagType })[bagType] ?? [];
-  const keyOf = ({ key, asn1: raw }: Bag): Buffer => {
-    if (key) return der(pki.wrapRsaPrivateKey(pki.privateKeyToAsn1(key)));
-    if (raw === undefined) throw bad(`${file}: a private key in it cannot be read; the file is damaged`);
-    return der(raw);
-  };
-  try {
-    const pfx = pkcs12.pkcs12FromAsn1(asn1.fromDer(util.createBuffer(octets.toString('latin1'))), password);
-    const { oids } = pki;
-    return {
-      keys: [...bagsOf(pfx, oids['pkcs8ShroudedKeyBag'] ?? ''), ...bagsOf(pfx, oids['keyBag'] ?? '')].map(keyOf),
-      certificates: bagsOf(pfx, oids['certBag'] ?? '').flatMap(({ cert, asn1: raw }) => (cert ? [der(pki.certificateToAsn1(cert))] : raw === undefined ? [] : [der(raw)])),
-    };
-  } catch (error) {
-    if (error instanceof TlsPoolError) throw error;
-    const reason = oneLine((error as Error).message, 200);
-    if (wrongPassword.test(reason) && passwordFile === undefined) throw new WrongPinError(file);
-    if (wrongPassword.test(reason)) throw bad(`${file}: the password in ${passwordFile ?? ''} does not open it; correct the password, which is the first line of that file`);
-    throw bad(`${file}: not a PKCS#12 file that can be read (${reason}); convert it with: openssl pkcs12 -export, or use PEM files`);
-  }
+/** The keys are the caller's to wipe. Throws IDENTITY_BAD. */
+async function openFile(octets: Buffer, password: Buffer, { file, passwordFile, openMs }: Pkcs12Files): Promise<Contents> {
+  const opened = await openPkcs12(octets, password, openMs);
+  if (!('fault' in opened)) return opened;
+  const reason = oneLine(opened.reason, 200);
+  if (opened.fault === 'time') throw bad(`${file}: ${reason}; export it again with fewer iterations: openssl pkcs12 -export -iter 2048`);
+  if (opened.fault === 'thread') throw bad(`${file}: the thread that opens it failed (${reason}); when there are descriptors and memory again: tlspool reload`);
+  if (wrongPassword.test(reason) && passwordFile === undefined) throw new WrongPinError(file);
+  if (wrongPassword.test(reason)) throw bad(`${file}: the password in ${passwordFile ?? ''} does not open it; correct the password, which is the first line of that file`);
+  throw bad(`${file}: not a PKCS#12 file that can be read (${reason}); convert it with: openssl pkcs12 -export, or use PEM files`);
 }
 
-function parseKey(der: Buffer, file: string): KeyObject {
+function parseKey(der: Uint8Array, file: string): KeyObject {
   try {
-    return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
+    return createPrivateKey({ key: Buffer.from(der.buffer, der.byteOffset, der.length), format: 'der', type: 'pkcs8' });
   } catch {
     throw bad(`${file}: its private key is of a kind that cannot be used; make an ECDSA P-256 key`);
   }
 }
 
-function parseCertificate(der: Buffer, file: string): X509Certificate {
+function parseCertificate(der: Uint8Array, file: string): X509Certificate {
   try {
     return new X509Certificate(der);
   } catch {
@@ -107,9 +93,9 @@ function chainOf(key: KeyObject, certificates: readonly X509Certificate[], file:
   return chain;
 }
 
-async function readPair(octets: Buffer, password: string, files: Pkcs12Files): Promise<ReadPair> {
+async function readPair(octets: Buffer, password: Buffer, files: Pkcs12Files): Promise<ReadPair> {
   const { file } = files;
-  let keys: readonly Buffer[] = [];
+  let keys: Contents['keys'] = [];
   try {
     const contents = await openFile(octets, password, files);
     keys = contents.keys;
@@ -127,23 +113,23 @@ async function readPair(octets: Buffer, password: string, files: Pkcs12Files): P
   }
 }
 
-function passwordOf(pin: Buffer, file: string): string {
-  const password = pin.toString('latin1');
-  if (!printableAscii.test(password)) throw new WrongPinError(file);
-  return password;
-}
-
 /** Puts the pair into the list, where there is a password; without one, gives the digest of the file. */
 async function readInto(pairs: ReadPair[], files: Pkcs12Files, pin: Buffer | undefined): Promise<string | undefined> {
   const { file, passwordFile } = files;
   const octets = await readKeyFile(file);
   try {
     if (passwordFile !== undefined) {
-      pairs.push(await readPair(octets, await readPassword(passwordFile), files));
+      const password = await readPassword(passwordFile);
+      try {
+        pairs.push(await readPair(octets, password, files));
+      } finally {
+        password.fill(0);
+      }
       return undefined;
     }
     if (octets[0] !== 0x30) throw bad(`${file}: not a PKCS#12 file; nobody is asked for its password`);
-    if (pin !== undefined) pairs.push(await readPair(octets, passwordOf(pin, file), files));
+    if (pin !== undefined && !isPassword(pin)) throw new WrongPinError(file);
+    if (pin !== undefined) pairs.push(await readPair(octets, pin, files));
     return sealedDigest(octets);
   } finally {
     octets.fill(0);
