@@ -1,6 +1,6 @@
 /**
  * The thread that opens one PKCS#12 file (RFC 7292) and ends. Deriving keys by hundreds of thousands of iterations, as browsers export them, takes seconds, which the
- * pool's own thread does not have. The library works on JavaScript strings, which cannot be wiped: they go with this thread's heap.
+ * pool's own thread does not have. The library works on JavaScript strings, which cannot be wiped: they end with this thread's heap, whose pages V8 may keep (docs/security.md).
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import forge from 'node-forge';
