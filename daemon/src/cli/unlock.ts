@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { TlsPoolError } from 'libtlspool/protocol';
 import type { PinQuestion, Pool, ReplyBody } from 'libtlspool';
-import { readKeyFile } from '../identity/files.js';
+import { readSecretLine } from '../identity/files.js';
 import type { Shown } from './commands.js';
 import { printable } from './format.js';
 import { askSecret } from './prompt.js';
@@ -77,13 +77,7 @@ function promptFor({ localid, source, attempt }: PinQuestion): string {
 
 /** The first line. The same one is of no use a second time. */
 async function pinFrom(file: string, attempt: number): Promise<Buffer | undefined> {
-  if (attempt > 1) return undefined;
-  const octets = await readKeyFile(file);
-  const newline = octets.indexOf(0x0a);
-  let end = newline === -1 ? octets.length : newline;
-  if (end > 0 && octets[end - 1] === 0x0d) end--;
-  octets.fill(0, end);
-  return octets.subarray(0, end);
+  return attempt > 1 ? undefined : readSecretLine(file);
 }
 
 async function settled(pool: Pool, asker: Asker): Promise<void> {

@@ -58,6 +58,16 @@ export function readKeyFile(file: string, owner: Owner = self()): Promise<Buffer
   return readChecked(file, 'key', owner);
 }
 
+/** The first line (LF, CR LF or neither) of a file that is held to the rules for keys. A view that is the caller's to wipe; what follows it is wiped. */
+export async function readSecretLine(file: string): Promise<Buffer> {
+  const octets = await readKeyFile(file);
+  const newline = octets.indexOf(0x0a);
+  let end = newline === -1 ? octets.length : newline;
+  if (end > 0 && octets[end - 1] === 0x0d) end--;
+  octets.fill(0, end);
+  return octets.subarray(0, end);
+}
+
 /** Reads a file of the pool's own, of at most `maxOctets`: held to the permissions of a key. */
 export function readOwnFile(file: string, maxOctets: number): Promise<Buffer> {
   return readChecked(file, 'key', self(), maxOctets);

@@ -5,7 +5,7 @@
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
 import { TlsPoolError } from 'libtlspool/protocol';
 import { watchPaths } from 'tlspool-common/files';
-import { readKeyFile } from './files.js';
+import { readKeyFile, readSecretLine } from './files.js';
 import { checkPair, maxChain, oneLine } from './inspect.js';
 import { openPkcs12 } from './pkcs12-open.js';
 import type { Contents } from './pkcs12-open.js';
@@ -33,18 +33,14 @@ const isPassword = (octets: Buffer): boolean => octets.every((octet) => octet >=
 
 /** The first line, which is the caller's to wipe. Anything but printable ASCII is refused. */
 async function readPassword(file: string): Promise<Buffer> {
-  const octets = await readKeyFile(file);
+  const line = await readSecretLine(file);
   try {
-    const newline = octets.indexOf(0x0a);
-    const end = newline === -1 ? octets.length : newline;
-    const line = octets.subarray(0, end > 0 && octets[end - 1] === 0x0d ? end - 1 : end);
     if (line.length > maxPasswordOctets) throw bad(`${file}: the password has more than ${maxPasswordOctets} octets; is this the right file?`);
     if (!isPassword(line)) throw bad(`${file}: the password has characters other than printable ASCII; give the PKCS#12 file another one, with: openssl pkcs12`);
-    const own = Buffer.alloc(line.length);
-    line.copy(own);
-    return own;
-  } finally {
-    octets.fill(0);
+    return line;
+  } catch (error) {
+    line.fill(0);
+    throw error;
   }
 }
 
